@@ -1,0 +1,1 @@
+"""Data access for Telegram channel messages: stored once, read fast, announced reliably."""

@@ -1,0 +1,111 @@
+"""The one tree of exceptions: catch `HybridError` for all, a branch for a kind.
+
+Foreign exceptions (drivers, parsers) are wrapped where they enter and kept as `__cause__`.
+No message ever holds a password or a URL with one in it.
+"""
+
+from __future__ import annotations
+
+
+class HybridError(Exception):
+    """Root of everything this library raises."""
+
+
+class InvalidInput(HybridError, ValueError):
+    """A value was refused before any I/O (promise P10).
+
+    `field` names what was wrong ("sent_at"), `problem` says why, and `where`, if the value came
+    from a file, says which file and which place in it ("result.json: messages[12]").
+    """
+
+    def __init__(self, field: str, problem: str, *, where: str | None = None) -> None:
+        self.field = field
+        self.problem = problem
+        self.where = where
+        super().__init__(f"{where}: {field}: {problem}" if where else f"{field}: {problem}")
+
+    def at(self, where: str) -> InvalidInput:
+        """Return the same error, told to have happened at `where`."""
+        return type(self)(self.field, self.problem, where=where)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild_invalid, (type(self), self.field, self.problem, self.where))
+
+
+def _rebuild_invalid(
+    kind: type[InvalidInput], field: str, problem: str, where: str | None
+) -> InvalidInput:
+    return kind(field, problem, where=where)
+
+
+class InvalidFile(InvalidInput):
+    """A file could not be read as what it should be: truncated, not an export, not JSON."""
+
+
+class ConfigurationError(HybridError):
+    """A setting is missing, malformed, or contradicts another; names the setting."""
+
+
+class MissingExtra(ConfigurationError, ImportError):
+    """A feature needs an optional dependency; the message gives the `pip install` line."""
+
+
+class NotFound(HybridError, LookupError):
+    """A write named a message or channel that is not stored."""
+
+
+class IllegalTransition(HybridError):
+    """A status change that the life of a message does not allow."""
+
+
+class ServiceError(HybridError):
+    """A server failed us. `retryable` says whether the same call may simply be made again."""
+
+    retryable: bool = False
+
+
+class DatabaseError(ServiceError):
+    """PostgreSQL refused or failed a statement; nothing of the transaction was kept."""
+
+
+class DatabaseUnavailable(DatabaseError):
+    """No connection to PostgreSQL could be had, or it broke before the commit was sent."""
+
+    retryable = True
+
+
+class CommitUnknown(DatabaseError):
+    """The connection broke while a commit was under way: it may or may not have happened.
+
+    Saving again is safe, because a message is stored once.
+    """
+
+    retryable = True
+
+
+class WriteConflict(DatabaseError):
+    """Deadlock or serialization failure: the transaction was rolled back; run it again."""
+
+    retryable = True
+
+
+class SchemaMismatch(DatabaseError):
+    """The database's schema is missing or at another revision; the message gives the command."""
+
+
+class BrokerError(ServiceError):
+    """The broker refused or failed an operation."""
+
+
+class BrokerUnavailable(BrokerError):
+    """No connection to the broker could be had, or it broke."""
+
+    retryable = True
+
+
+class PublishRefused(BrokerError):
+    """The broker returned (unroutable) or rejected (nack) an event."""
+
+
+class EmbeddedError(ServiceError):
+    """An embedded server could not be started or died; the message ends with its last log lines."""

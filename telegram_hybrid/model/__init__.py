@@ -1,0 +1,31 @@
+"""Values only: messages, channels, events and results, frozen and checked; no I/O."""
+
+from telegram_hybrid.model.channel import Channel
+from telegram_hybrid.model.event import Event, EventType
+from telegram_hybrid.model.message import (
+    Entity,
+    Media,
+    Message,
+    MessageKey,
+    MessageType,
+    Source,
+    Status,
+)
+from telegram_hybrid.model.results import Outcome, Revision, SaveCounts, Saved
+
+__all__ = [
+    "Channel",
+    "Entity",
+    "Event",
+    "EventType",
+    "Media",
+    "Message",
+    "MessageKey",
+    "MessageType",
+    "Outcome",
+    "Revision",
+    "SaveCounts",
+    "Saved",
+    "Source",
+    "Status",
+]

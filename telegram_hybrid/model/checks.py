@@ -1,0 +1,115 @@
+"""Validators of the model: each refuses one kind of bad value and names its field (P10)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timezone
+from typing import Any
+
+import msgspec
+
+from telegram_hybrid.errors import InvalidInput
+
+#: Telegram's ids fit 52 bits (Bot API, "at most 52 significant bits").
+MAX_ID = 2**52
+#: Characters of one text. Telegram allows 4,096; the rest is room for other sources.
+MAX_TEXT = 65_536
+#: Characters of a name, title, url or other short string.
+MAX_SHORT = 4_096
+#: Bytes of one metadata object as JSON.
+MAX_METADATA = 262_144
+
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+LATEST = datetime(2100, 1, 1, tzinfo=UTC)
+
+
+def channel_id(field: str, value: Any) -> int:
+    """Accept a marked chat id: any non-zero integer below 2**52 in size."""
+    number = integer(field, value)
+    if number == 0 or abs(number) >= MAX_ID:
+        raise InvalidInput(field, f"{number} is not a Telegram chat id (non-zero, below 2**52)")
+    return number
+
+
+def message_id(field: str, value: Any) -> int:
+    """Accept a message id: 0 up to 2**52 - 1."""
+    number = integer(field, value)
+    if not 0 <= number < MAX_ID:
+        raise InvalidInput(field, f"{number} is not a Telegram message id (0 to 2**52 - 1)")
+    return number
+
+
+def count(field: str, value: Any, *, most: int = MAX_ID) -> int:
+    """Accept a size, offset, limit or number of things: 0 up to `most`."""
+    number = integer(field, value)
+    if not 0 <= number <= most:
+        raise InvalidInput(field, f"{number} is outside 0 to {most}")
+    return number
+
+
+def integer(field: str, value: Any) -> int:
+    """Accept an int, but no bool, float or digit string: those hide mistakes."""
+    if type(value) is not int:
+        raise InvalidInput(field, f"expected an integer, got {type(value).__name__}")
+    return value
+
+
+def instant(field: str, value: Any) -> datetime:
+    """Accept an aware datetime from 1970 to 2100 and return it in UTC."""
+    if not isinstance(value, datetime):
+        raise InvalidInput(field, f"expected a datetime, got {type(value).__name__}")
+    if value.tzinfo is timezone.utc:  # noqa: UP017  (the common case, spelled for identity)
+        aware = value
+    elif value.utcoffset() is None:
+        raise InvalidInput(field, "naive datetime; give it a timezone, for example tzinfo=UTC")
+    else:
+        aware = value.astimezone(UTC)
+    if not EARLIEST <= aware < LATEST:
+        raise InvalidInput(field, f"{aware.isoformat()} is outside 1970 to 2100")
+    return aware
+
+
+def text(field: str, value: Any, *, most: int = MAX_SHORT) -> str:
+    """Accept a string that PostgreSQL and UTF-8 can hold: no NUL, no lone surrogate."""
+    if type(value) is not str:
+        raise InvalidInput(field, f"expected a string, got {type(value).__name__}")
+    if len(value) > most:
+        raise InvalidInput(field, f"{len(value):,} characters; at most {most:,} are stored")
+    if "\0" in value:
+        raise InvalidInput(field, f"NUL character at position {value.index(chr(0))}")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidInput(field, f"lone surrogate at position {error.start}") from error
+    return value
+
+
+def json_object(field: str, value: Any) -> dict[str, Any]:
+    """Accept a JSON object and return a copy of pure JSON values, free of NUL."""
+    if not isinstance(value, dict):
+        raise InvalidInput(field, f"expected an object, got {type(value).__name__}")
+    if not value:
+        return {}
+    try:
+        encoded = msgspec.json.encode(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInput(field, f"not JSON: {error}") from error
+    if len(encoded) > MAX_METADATA:
+        raise InvalidInput(field, f"{len(encoded):,} bytes of JSON; at most {MAX_METADATA:,}")
+    copy: dict[str, Any] = msgspec.json.decode(encoded)
+    if b"\\u0000" in encoded:
+        refuse_nul(field, copy)
+    return copy
+
+
+def refuse_nul(field: str, value: Any) -> None:
+    """Raise for the first string within `value` that holds a NUL, naming the path to it."""
+    if isinstance(value, str):
+        text(field, value, most=MAX_METADATA)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            text(field, key)
+            refuse_nul(f"{field}.{key}", item)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            refuse_nul(f"{field}[{index}]", item)

@@ -1,0 +1,262 @@
+"""Message: one Telegram message as a frozen value, and its parts."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, NamedTuple, TypeVar
+
+import attrs
+import msgspec
+
+from telegram_hybrid.errors import InvalidInput
+from telegram_hybrid.model import checks
+
+_E = TypeVar("_E", bound=StrEnum)
+
+
+class Status(StrEnum):
+    """Where a message stands in the life that our systems give it."""
+
+    RECEIVED = "received"
+    QUEUED = "queued"
+    RETRYING = "retrying"
+    PUBLISHED = "published"
+    FAILED = "failed"
+    REPROCESS_PENDING = "reprocess_pending"
+    REPROCESSED = "reprocessed"
+    DELETED = "deleted"
+
+
+class Source(StrEnum):
+    """Through which door a message came in."""
+
+    BOT = "bot"
+    USER_CLIENT = "user_client"
+    MTPROTO = "mtproto"
+    DESKTOP_EXPORT = "desktop_export"
+    UNKNOWN = "unknown"
+
+
+class MessageType(StrEnum):
+    """What kind of message it is; a service message has its action in `metadata["action"]`."""
+
+    CHANNEL_POST = "channel_post"
+    CHANNEL_POST_COMMENT = "channel_post_comment"
+    MESSAGE = "message"
+    SERVICE = "service"
+
+
+class MessageKey(NamedTuple):
+    """What identifies a message everywhere: the marked chat id and the id within it."""
+
+    channel_id: int
+    message_id: int
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class Entity:
+    """A formatted or linked stretch of the text.
+
+    `offset` and `length` count UTF-16 code units, as Telegram does (Bot API, MessageEntity).
+    """
+
+    type: str
+    offset: int
+    length: int
+    url: str | None = None
+    user_id: int | None = None
+    language: str | None = None
+    custom_emoji_id: str | None = None
+
+    def __attrs_post_init__(self) -> None:
+        checks.text("type", self.type)
+        checks.count("offset", self.offset)
+        checks.count("length", self.length)
+        for field in ("url", "language", "custom_emoji_id"):
+            if (value := getattr(self, field)) is not None:
+                checks.text(field, value)
+        if self.user_id is not None:
+            checks.channel_id("user_id", self.user_id)
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class Media:
+    """One attached file, or another attachment such as a poll, place or contact (no file then).
+
+    `file_id` is the id at Telegram, `path` the place within an export. `size` is in bytes,
+    `duration` in seconds, `width` and `height` in pixels.
+    """
+
+    type: str
+    file_id: str | None = None
+    path: str | None = None
+    name: str | None = None
+    mime_type: str | None = None
+    size: int | None = None
+    width: int | None = None
+    height: int | None = None
+    duration: float | None = None
+
+    def __attrs_post_init__(self) -> None:
+        checks.text("type", self.type)
+        for field in ("file_id", "path", "name", "mime_type"):
+            if (value := getattr(self, field)) is not None:
+                checks.text(field, value)
+        for field in ("size", "width", "height"):
+            if (value := getattr(self, field)) is not None:
+                checks.count(field, value)
+        if self.duration is not None and not 0 <= self.duration < 1e9:
+            raise InvalidInput("duration", f"{self.duration} is not a number of seconds")
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class Message:
+    """One message of a channel, group or chat.
+
+    `channel_id` is the marked chat id (-100... for channels and supergroups), `message_id` the
+    id within it. `sent_at` and `edited_at` are aware and kept in UTC. What has no field of its
+    own is in `metadata`, a JSON object.
+
+    The last five fields are our own record of the message, set when it is read from the store;
+    they take no part in equality, so that a message read back equals the message saved.
+
+    Raises `InvalidInput`, naming the field, for anything the store could not hold.
+    """
+
+    channel_id: int
+    message_id: int
+    sent_at: datetime
+    text: str = ""
+    caption: str | None = None
+    entities: tuple[Entity, ...] = ()
+    edited_at: datetime | None = None
+    message_type: MessageType = attrs.field(
+        default=MessageType.CHANNEL_POST, converter=lambda value: _member(MessageType, value)
+    )
+    source: Source = attrs.field(
+        default=Source.UNKNOWN, converter=lambda value: _member(Source, value)
+    )
+    sender_id: int | None = None
+    sender_name: str | None = None
+    reply_to_id: int | None = None
+    thread_id: int | None = None
+    grouped_id: int | None = None
+    media: tuple[Media, ...] = ()
+    metadata: dict[str, Any] = attrs.field(factory=dict, hash=False)
+
+    status: Status = attrs.field(
+        default=Status.RECEIVED, converter=lambda value: _member(Status, value), eq=False
+    )
+    version: int = attrs.field(default=0, eq=False)
+    received_at: datetime | None = attrs.field(default=None, eq=False)
+    deleted_at: datetime | None = attrs.field(default=None, eq=False)
+    delete_reason: str | None = attrs.field(default=None, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Check every field; times and metadata are normalised to UTC and to plain JSON."""
+        checks.channel_id("channel_id", self.channel_id)
+        checks.message_id("message_id", self.message_id)
+        for field in ("sent_at", "edited_at", "received_at", "deleted_at"):
+            value = getattr(self, field)
+            if value is not None or field == "sent_at":
+                _set(self, field, checks.instant(field, value))
+        checks.text("text", self.text, most=checks.MAX_TEXT)
+        if self.caption is not None:
+            checks.text("caption", self.caption, most=checks.MAX_TEXT)
+        if self.sender_name is not None:
+            checks.text("sender_name", self.sender_name)
+        if self.delete_reason is not None:
+            checks.text("delete_reason", self.delete_reason)
+        for field in ("sender_id", "grouped_id"):
+            if (value := getattr(self, field)) is not None:
+                _fits_bigint(field, value)
+        for field in ("reply_to_id", "thread_id"):
+            if (value := getattr(self, field)) is not None:
+                checks.message_id(field, value)
+        checks.count("version", self.version, most=2**63 - 1)
+        _tuple_of(self, "entities", Entity)
+        _tuple_of(self, "media", Media)
+        if self.metadata or type(self.metadata) is not dict:
+            _set(self, "metadata", checks.json_object("metadata", self.metadata))
+
+    @property
+    def key(self) -> MessageKey:
+        """The identity of the message: (channel_id, message_id)."""
+        return MessageKey(self.channel_id, self.message_id)
+
+    @property
+    def media_type(self) -> str | None:
+        """The kind of the first attachment, such as "photo"; None without one."""
+        return self.media[0].type if self.media else None
+
+    def to_json(self) -> bytes:
+        """Encode as one UTF-8 JSON object, defaults left out; `from_json` is its inverse."""
+        return msgspec.json.encode(compact(self))
+
+    @classmethod
+    def from_json(cls, data: bytes | str) -> Message:
+        """Decode what `to_json` wrote. Raises `InvalidInput` naming the field."""
+        try:
+            return _DECODER.decode(data)
+        except InvalidInput:
+            raise
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            if isinstance(error.__cause__, InvalidInput):
+                raise error.__cause__ from error
+            raise InvalidInput("message", str(error)) from error
+
+
+def compact(message: Message) -> dict[str, Any]:
+    """Return the fields that differ from their defaults, in the order of the class.
+
+    Most messages use a third of the fields: this halves what is cached and published.
+    """
+    fields = {}
+    for name, default in _DEFAULTS:
+        value = getattr(message, name)
+        if value != default:
+            fields[name] = value
+    if message.entities:
+        fields["entities"] = [_present(entity) for entity in message.entities]
+    if message.media:
+        fields["media"] = [_present(media) for media in message.media]
+    return fields
+
+
+def _present(part: Entity | Media) -> dict[str, Any]:
+    return {
+        name: value for name in part.__slots__ if (value := getattr(part, name, None)) is not None
+    }
+
+
+def _member(kind: type[_E], value: Any) -> _E:
+    if type(value) is kind:
+        return value
+    try:
+        return kind(value)
+    except ValueError as error:
+        field = {MessageType: "message_type", Source: "source", Status: "status"}[kind]
+        choices = ", ".join(kind)
+        raise InvalidInput(field, f"{value!r} is none of {choices}") from error
+
+
+def _fits_bigint(field: str, value: Any) -> None:
+    if abs(checks.integer(field, value)) >= 2**63:
+        raise InvalidInput(field, f"{value} does not fit 64 bits")
+
+
+def _tuple_of(message: Message, field: str, kind: type) -> None:
+    value = getattr(message, field)
+    if type(value) is not tuple:
+        _set(message, field, value := tuple(value))
+    for index, item in enumerate(value):
+        if type(item) is not kind:
+            raise InvalidInput(f"{field}[{index}]", f"expected {kind.__name__}")
+
+
+_set = object.__setattr__
+_DEFAULTS = tuple(
+    (field.name, {} if field.name == "metadata" else field.default) for field in attrs.fields(Message)
+)
+_DECODER = msgspec.json.Decoder(Message)

@@ -45,3 +45,12 @@ class Event:
     def key(self) -> MessageKey:
         """The identity of the message."""
         return self.message.key
+
+
+@attrs.frozen(slots=True)
+class Change:
+    """What a committed transaction did to one message: enough to invalidate what is cached."""
+
+    key: MessageKey
+    version: int
+    type: EventType

@@ -1,0 +1,1 @@
+"""Factories of connections; the lowest place where a driver is imported."""

@@ -1,0 +1,116 @@
+"""PostgreSQL: engines over psycopg 3, and the one place that maps its errors to ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+import sqlalchemy
+from sqlalchemy import Connection, Engine, create_engine, make_url
+
+from telegram_hybrid.errors import (
+    CommitUnknown,
+    ConfigurationError,
+    DatabaseError,
+    DatabaseUnavailable,
+    SchemaMismatch,
+    WriteConflict,
+)
+from telegram_hybrid.settings import Settings
+
+_CONFLICTS = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
+_NO_SCHEMA = (
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.InvalidSchemaName,
+    psycopg.errors.UndefinedColumn,
+    psycopg.errors.UndefinedFunction,
+)
+
+
+def open_engine(settings: Settings, *, application_name: str = "telegram_hybrid") -> Engine:
+    """Return a pooled engine; nothing connects before its first use.
+
+    No server-side prepared statements and no session settings, so that a transaction pooler may
+    stand between (P9). Connecting gives up after 5 seconds.
+    """
+    try:
+        url = make_url(settings.database_url).set(drivername="postgresql+psycopg")
+    except sqlalchemy.exc.ArgumentError as error:
+        raise ConfigurationError("TELEGRAM_DATABASE_URL: not a URL") from error
+    return create_engine(
+        url,
+        pool_size=settings.pool_size,
+        max_overflow=settings.pool_size,
+        pool_pre_ping=True,
+        # The defaults of json columns go through msgspec nowhere: payloads are read as text.
+        connect_args={
+            "prepare_threshold": None,
+            "connect_timeout": 5,
+            "application_name": application_name,
+        },
+    )
+
+
+@contextmanager
+def transaction(engine: Engine) -> Iterator[Connection]:
+    """One READ COMMITTED transaction: committed at the clean end of the block, else rolled back.
+
+    Raises `DatabaseUnavailable`, `WriteConflict` (both safe to run again), `CommitUnknown`,
+    `SchemaMismatch` or `DatabaseError`, with the driver's error as the cause.
+    """
+    with translated_errors(engine):
+        connection = engine.connect()
+    with connection:
+        with translated_errors(engine):
+            begun = connection.begin()
+        try:
+            with translated_errors(engine):
+                yield connection
+        except BaseException:
+            with translated_errors(engine):
+                begun.rollback()
+            raise
+        try:
+            with translated_errors(engine):
+                begun.commit()
+        except DatabaseUnavailable as error:
+            raise CommitUnknown(
+                f"the connection to {_place(engine)} broke during the commit; save again: "
+                "what is stored already will be a duplicate"
+            ) from error
+
+
+@contextmanager
+def translated_errors(engine: Engine) -> Iterator[None]:
+    """Raise our errors for SQLAlchemy's and psycopg's, naming the server, never the password."""
+    try:
+        yield
+    except sqlalchemy.exc.DBAPIError as error:
+        raise _translate(error, engine) from error
+    except sqlalchemy.exc.TimeoutError as error:
+        raise DatabaseUnavailable(
+            f"no free connection to {_place(engine)} within the pool's timeout; "
+            "raise Settings.pool_size or hold transactions shorter"
+        ) from error
+
+
+def _translate(error: sqlalchemy.exc.DBAPIError, engine: Engine) -> DatabaseError:
+    cause = error.orig
+    said = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+    place = _place(engine)
+    if isinstance(cause, _CONFLICTS):
+        return WriteConflict(f"{place}: {said}; the transaction was rolled back, run it again")
+    if isinstance(cause, _NO_SCHEMA):
+        return SchemaMismatch(f"{place}: {said}; run: python -m telegram_hybrid migrate up")
+    if error.connection_invalidated or isinstance(
+        cause, (psycopg.OperationalError, psycopg.InterfaceError)
+    ):
+        return DatabaseUnavailable(f"{place}: {said}")
+    return DatabaseError(f"{place}: {said}")
+
+
+def _place(engine: Engine) -> str:
+    url = engine.url
+    host = url.host or url.query.get("host", "localhost")
+    return f"PostgreSQL at {host}{f':{url.port}' if url.port else ''}/{url.database or ''}"

@@ -1,0 +1,1 @@
+"""PostgreSQL: tables, their migrations, and the statements that the repositories run."""

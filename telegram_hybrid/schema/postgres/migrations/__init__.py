@@ -1,0 +1,1 @@
+"""Alembic's folder: the revisions and the environment that runs them."""

@@ -1,0 +1,29 @@
+"""Alembic's environment: one transaction, one lock, on a connection that the caller opened.
+
+Run only through `telegram_hybrid.schema.postgres.migrate`.
+"""
+
+from alembic import context
+from sqlalchemy import text
+
+from telegram_hybrid.schema.postgres.tables import metadata
+
+connection = context.config.attributes["connection"]
+schema = context.config.attributes["schema"]
+
+context.configure(
+    connection=connection,
+    target_metadata=metadata(schema),
+    version_table="alembic_version",
+    version_table_schema=schema,
+)
+with context.begin_transaction():
+    # Transaction-scoped, so that it is safe through a pooler and gone with a crash (P9).
+    connection.execute(
+        text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"),
+        {"name": f"telegram_hybrid.migrate.{schema}"},
+    )
+    connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
+    # Revisions are written without a schema; LOCAL ends with this transaction.
+    connection.execute(text(f'SET LOCAL search_path TO "{schema}"'))
+    context.run_migrations()

@@ -1,0 +1,143 @@
+"""Settings: where the servers are and what our things are called there; read, never guessed."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import attrs
+
+from telegram_hybrid.errors import ConfigurationError
+
+_NAME = re.compile(r"[a-z_][a-z0-9_]{0,47}")
+_DATABASE_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
+_REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+socket")
+_BROKER_SCHEMES = ("amqp", "amqps", "pyamqp", "redis", "rediss", "redis+socket")
+
+
+def without_secret(url: str | None) -> str | None:
+    """Return `url` with its password replaced by "***" (P12)."""
+    if url is None:
+        return None
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "<malformed url>"
+    if parts.password is None and "password=" not in parts.query:
+        return url
+    credentials, at, hosts = parts.netloc.rpartition("@")
+    user = credentials.partition(":")[0]
+    query = re.sub(r"password=[^&]*", "password=***", parts.query)
+    netloc = f"{user}:***@{hosts}" if at and parts.password is not None else parts.netloc
+    return urlunsplit(parts._replace(netloc=netloc, query=query))
+
+
+def _url(*schemes: str) -> object:
+    def check(_: object, attribute: attrs.Attribute[str | None], value: str | None) -> None:
+        if value is None:
+            return
+        scheme, separator, _rest = value.partition("://")
+        if not separator or scheme not in schemes:
+            known = ", ".join(f"{name}://" for name in schemes)
+            raise ConfigurationError(f"{attribute.name}: expected a URL that begins with {known}")
+
+    return check
+
+
+def _identifier(_: object, attribute: attrs.Attribute[str], value: str) -> None:
+    if not _NAME.fullmatch(value):
+        raise ConfigurationError(
+            f"{attribute.name}: {value!r} is not a plain lower-case name of at most 48 characters"
+        )
+
+
+def _positive(_: object, attribute: attrs.Attribute[float], value: float) -> None:
+    if not value > 0:
+        raise ConfigurationError(f"{attribute.name}: expected more than 0, got {value}")
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class Settings:
+    """Everything `connect` needs. Durations are seconds; passwords never show in `repr`.
+
+    `redis_url` and `broker_url` may be None: then nothing is cached, or nothing can be relayed
+    and consumed. `database_schema`, `redis_prefix` and `exchange` keep systems apart that share
+    servers. Raises `ConfigurationError` naming the setting.
+    """
+
+    database_url: str = attrs.field(
+        validator=_url(*_DATABASE_SCHEMES),  # type: ignore[arg-type]
+        repr=lambda url: repr(without_secret(url)),
+    )
+    redis_url: str | None = attrs.field(
+        default=None,
+        validator=_url(*_REDIS_SCHEMES),  # type: ignore[arg-type]
+        repr=lambda url: repr(without_secret(url)),
+    )
+    broker_url: str | None = attrs.field(
+        default=None,
+        validator=_url(*_BROKER_SCHEMES),  # type: ignore[arg-type]
+        repr=lambda url: repr(without_secret(url)),
+    )
+    database_schema: str = attrs.field(default="telegram_gateway", validator=_identifier)
+    redis_prefix: str = "telegram"
+    exchange: str = "telegram.messages"
+    message_ttl: float = attrs.field(default=3600.0, validator=_positive)
+    seen_ttl: float = attrs.field(default=7200.0, validator=_positive)
+    window_size: int = attrs.field(default=100, validator=_positive)
+    pool_size: int = attrs.field(default=10, validator=_positive)
+
+    @classmethod
+    def from_url(
+        cls, database: str, redis: str | None = None, broker: str | None = None
+    ) -> Settings:
+        """Settings from one URL for each server."""
+        return cls(database_url=database, redis_url=redis, broker_url=broker)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Settings from TELEGRAM_* variables (`os.environ` unless given).
+
+        One URL each (TELEGRAM_DATABASE_URL, TELEGRAM_REDIS_URL, TELEGRAM_BROKER_URL), or the
+        parts: TELEGRAM_DB_HOST/PORT/NAME/USER/PASSWORD, TELEGRAM_REDIS_HOST/PORT/PASSWORD,
+        TELEGRAM_RABBITMQ_HOST/PORT/USER/PASSWORD/VHOST. The database is required.
+        """
+        env = os.environ if environ is None else environ
+        database = env.get("TELEGRAM_DATABASE_URL") or _from_parts(
+            env, "postgresql", "TELEGRAM_DB", 5434, path=env.get("TELEGRAM_DB_NAME", "telegram")
+        )
+        if database is None:
+            raise ConfigurationError(
+                "no database: set TELEGRAM_DATABASE_URL or TELEGRAM_DB_HOST, "
+                "or use telegram_hybrid.embedded() to try things without servers"
+            )
+        return cls(
+            database_url=database,
+            redis_url=env.get("TELEGRAM_REDIS_URL")
+            or _from_parts(env, "redis", "TELEGRAM_REDIS", 6379, path="0"),
+            broker_url=env.get("TELEGRAM_BROKER_URL")
+            or _from_parts(
+                env,
+                "amqp",
+                "TELEGRAM_RABBITMQ",
+                5672,
+                path=quote(env.get("TELEGRAM_RABBITMQ_VHOST", "/"), safe=""),
+            ),
+        )
+
+
+def _from_parts(
+    env: Mapping[str, str], scheme: str, prefix: str, port: int, *, path: str
+) -> str | None:
+    host = env.get(f"{prefix}_HOST")
+    if not host:
+        return None
+    number = env.get(f"{prefix}_PORT", str(port))
+    if not (number.isdecimal() and 0 < int(number) < 65536):
+        raise ConfigurationError(f"{prefix}_PORT: {number!r} is not a port number")
+    user, password = env.get(f"{prefix}_USER", ""), env.get(f"{prefix}_PASSWORD", "")
+    credentials = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "")
+    bracketed = f"[{host}]" if ":" in host else host
+    return f"{scheme}://{credentials}{'@' if credentials else ''}{bracketed}:{number}/{path}"

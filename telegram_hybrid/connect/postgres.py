@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import msgspec
 import psycopg
 import sqlalchemy
 from sqlalchemy import Connection, Engine, create_engine, make_url
@@ -43,7 +44,7 @@ def open_engine(settings: Settings, *, application_name: str = "telegram_hybrid"
         pool_size=settings.pool_size,
         max_overflow=settings.pool_size,
         pool_pre_ping=True,
-        # The defaults of json columns go through msgspec nowhere: payloads are read as text.
+        json_deserializer=msgspec.json.decode,
         connect_args={
             "prepare_threshold": None,
             "connect_timeout": 5,

@@ -31,3 +31,6 @@ class Channel:
         for field in ("title", "username", "label", "description"):
             if (value := getattr(self, field)) is not None:
                 checks.text(field, value)
+        for field in ("created_at", "updated_at"):
+            if (value := getattr(self, field)) is not None:
+                object.__setattr__(self, field, checks.instant(field, value))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timezone
-from typing import Any
+from enum import StrEnum
+from typing import Any, TypeVar
 
 import msgspec
 
 from telegram_hybrid.errors import InvalidInput
+
+_E = TypeVar("_E", bound=StrEnum)
+_T = TypeVar("_T")
 
 #: Telegram's ids fit 52 bits (Bot API, "at most 52 significant bits").
 MAX_ID = 2**52
@@ -53,6 +57,14 @@ def integer(field: str, value: Any) -> int:
     return value
 
 
+def bigint(field: str, value: Any) -> int:
+    """Accept an integer that a 64-bit column can hold."""
+    number = integer(field, value)
+    if abs(number) >= 2**63:
+        raise InvalidInput(field, f"{number} does not fit 64 bits")
+    return number
+
+
 def instant(field: str, value: Any) -> datetime:
     """Accept an aware datetime from 1970 to 2100 and return it in UTC."""
     if not isinstance(value, datetime):
@@ -82,6 +94,28 @@ def text(field: str, value: Any, *, most: int = MAX_SHORT) -> str:
         except UnicodeEncodeError as error:
             raise InvalidInput(field, f"lone surrogate at position {error.start}") from error
     return value
+
+
+def member(kind: type[_E], field: str, value: Any) -> _E:
+    """Accept a member of `kind`, or the string of one."""
+    if type(value) is kind:
+        return value
+    try:
+        return kind(value)
+    except ValueError as error:
+        raise InvalidInput(field, f"{value!r} is none of {', '.join(kind)}") from error
+
+
+def tuple_of(kind: type[_T], field: str, value: Any) -> tuple[_T, ...]:
+    """Accept a tuple or list whose items are all of `kind`."""
+    if not isinstance(value, tuple | list):
+        raise InvalidInput(field, f"expected a tuple, got {type(value).__name__}")
+    for index, item in enumerate(value):
+        if type(item) is not kind:
+            raise InvalidInput(
+                f"{field}[{index}]", f"expected {kind.__name__}, got {type(item).__name__}"
+            )
+    return tuple(value)
 
 
 def json_object(field: str, value: Any) -> dict[str, Any]:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, NamedTuple, TypeVar
+from functools import partial
+from typing import Any, NamedTuple
 
 import attrs
 import msgspec
 
 from telegram_hybrid.errors import InvalidInput
 from telegram_hybrid.model import checks
-
-_E = TypeVar("_E", bound=StrEnum)
 
 
 class Status(StrEnum):
@@ -131,12 +131,8 @@ class Message:
     caption: str | None = None
     entities: tuple[Entity, ...] = ()
     edited_at: datetime | None = None
-    message_type: MessageType = attrs.field(
-        default=MessageType.CHANNEL_POST, converter=lambda value: _member(MessageType, value)
-    )
-    source: Source = attrs.field(
-        default=Source.UNKNOWN, converter=lambda value: _member(Source, value)
-    )
+    message_type: MessageType = MessageType.CHANNEL_POST
+    source: Source = Source.UNKNOWN
     sender_id: int | None = None
     sender_name: str | None = None
     reply_to_id: int | None = None
@@ -145,9 +141,7 @@ class Message:
     media: tuple[Media, ...] = ()
     metadata: dict[str, Any] = attrs.field(factory=dict, hash=False)
 
-    status: Status = attrs.field(
-        default=Status.RECEIVED, converter=lambda value: _member(Status, value), eq=False
-    )
+    status: Status = attrs.field(default=Status.RECEIVED, eq=False)
     version: int = attrs.field(default=0, eq=False)
     received_at: datetime | None = attrs.field(default=None, eq=False)
     deleted_at: datetime | None = attrs.field(default=None, eq=False)
@@ -157,26 +151,18 @@ class Message:
         """Check every field; times and metadata are normalised to UTC and to plain JSON."""
         checks.channel_id("channel_id", self.channel_id)
         checks.message_id("message_id", self.message_id)
-        for field in ("sent_at", "edited_at", "received_at", "deleted_at"):
-            value = getattr(self, field)
-            if value is not None or field == "sent_at":
-                _set(self, field, checks.instant(field, value))
+        _set(self, "sent_at", checks.instant("sent_at", self.sent_at))
         checks.text("text", self.text, most=checks.MAX_TEXT)
-        if self.caption is not None:
-            checks.text("caption", self.caption, most=checks.MAX_TEXT)
-        if self.sender_name is not None:
-            checks.text("sender_name", self.sender_name)
-        if self.delete_reason is not None:
-            checks.text("delete_reason", self.delete_reason)
-        for field in ("sender_id", "grouped_id"):
+        for field, check in _OPTIONAL:
             if (value := getattr(self, field)) is not None:
-                _fits_bigint(field, value)
-        for field in ("reply_to_id", "thread_id"):
-            if (value := getattr(self, field)) is not None:
-                checks.message_id(field, value)
+                _set(self, field, check(field, value))
+        for field, kind in _ENUMS:
+            if type(value := getattr(self, field)) is not kind:
+                _set(self, field, checks.member(kind, field, value))
+        for field, part in _PARTS:
+            if value := getattr(self, field):
+                _set(self, field, checks.tuple_of(part, field, value))
         checks.count("version", self.version, most=2**63 - 1)
-        _tuple_of(self, "entities", Entity)
-        _tuple_of(self, "media", Media)
         if self.metadata or type(self.metadata) is not dict:
             _set(self, "metadata", checks.json_object("metadata", self.metadata))
 
@@ -218,45 +204,40 @@ def compact(message: Message) -> dict[str, Any]:
         if value != default:
             fields[name] = value
     if message.entities:
-        fields["entities"] = [_present(entity) for entity in message.entities]
+        fields["entities"] = [present(entity) for entity in message.entities]
     if message.media:
-        fields["media"] = [_present(media) for media in message.media]
+        fields["media"] = [present(media) for media in message.media]
     return fields
 
 
-def _present(part: Entity | Media) -> dict[str, Any]:
+def present(part: Entity | Media) -> dict[str, Any]:
+    """Return the fields of an entity or attachment that are set."""
     return {
         name: value for name in part.__slots__ if (value := getattr(part, name, None)) is not None
     }
 
 
-def _member(kind: type[_E], value: Any) -> _E:
-    if type(value) is kind:
-        return value
-    try:
-        return kind(value)
-    except ValueError as error:
-        field = {MessageType: "message_type", Source: "source", Status: "status"}[kind]
-        choices = ", ".join(kind)
-        raise InvalidInput(field, f"{value!r} is none of {choices}") from error
-
-
-def _fits_bigint(field: str, value: Any) -> None:
-    if abs(checks.integer(field, value)) >= 2**63:
-        raise InvalidInput(field, f"{value} does not fit 64 bits")
-
-
-def _tuple_of(message: Message, field: str, kind: type) -> None:
-    value = getattr(message, field)
-    if type(value) is not tuple:
-        _set(message, field, value := tuple(value))
-    for index, item in enumerate(value):
-        if type(item) is not kind:
-            raise InvalidInput(f"{field}[{index}]", f"expected {kind.__name__}")
-
-
 _set = object.__setattr__
+_OPTIONAL: tuple[tuple[str, Callable[[str, Any], Any]], ...] = (
+    ("edited_at", checks.instant),
+    ("received_at", checks.instant),
+    ("deleted_at", checks.instant),
+    ("caption", partial(checks.text, most=checks.MAX_TEXT)),
+    ("sender_name", checks.text),
+    ("delete_reason", checks.text),
+    ("sender_id", checks.bigint),
+    ("grouped_id", checks.bigint),
+    ("reply_to_id", checks.message_id),
+    ("thread_id", checks.message_id),
+)
+_ENUMS: tuple[tuple[str, type[StrEnum]], ...] = (
+    ("message_type", MessageType),
+    ("source", Source),
+    ("status", Status),
+)
+_PARTS: tuple[tuple[str, type], ...] = (("entities", Entity), ("media", Media))
 _DEFAULTS = tuple(
-    (field.name, {} if field.name == "metadata" else field.default) for field in attrs.fields(Message)
+    (field.name, {} if field.name == "metadata" else field.default)
+    for field in attrs.fields(Message)
 )
 _DECODER = msgspec.json.Decoder(Message)

@@ -58,7 +58,7 @@ class Envelope:
 def seal(
     *,
     event_id: UUID,
-    type: str,
+    type: str,  # noqa: A002  (the CloudEvents attribute)
     sequence: int,
     occurred_at: datetime,
     channel_id: int,

@@ -134,12 +134,13 @@ def _messages(tables: MetaData) -> None:
         Column("caption", Text),
         Column("edited_at", _TIME),
         Column("recorded_at", _TIME, nullable=False, server_default=func.now()),
-        PrimaryKeyConstraint(
-            "channel_id", "message_id", "version", name="message_revisions_pkey"
-        ),
+        PrimaryKeyConstraint("channel_id", "message_id", "version", name="message_revisions_pkey"),
         ForeignKeyConstraint(
             ["channel_id", "message_id"],
-            [f"{tables.schema}.message_keys.channel_id", f"{tables.schema}.message_keys.message_id"],
+            [
+                f"{tables.schema}.message_keys.channel_id",
+                f"{tables.schema}.message_keys.message_id",
+            ],
             name="message_revisions_key_fkey",
             ondelete="CASCADE",
         ),
@@ -186,9 +187,7 @@ def _outbox(tables: MetaData) -> None:
         Column("epoch", BigInteger, nullable=False, server_default=text("0")),
         Column("expires_at", _TIME),
         PrimaryKeyConstraint("shard", name="relay_shards_pkey"),
-        CheckConstraint(
-            "(owner IS NULL) = (expires_at IS NULL)", name="relay_shards_lease_whole"
-        ),
+        CheckConstraint("(owner IS NULL) = (expires_at IS NULL)", name="relay_shards_lease_whole"),
     )
     Table(
         "inbox",

@@ -1,0 +1,1 @@
+"""Messages, channels and the unit of work: what users call."""

@@ -1,0 +1,42 @@
+"""Batches: a stream of any length, cut into pieces of bounded size (P11)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from telegram_hybrid.errors import InvalidInput
+from telegram_hybrid.model import Message
+
+#: Messages of one batch, and so of one transaction.
+ROWS = 1_000
+#: Characters of text of one batch: a batch of long posts holds fewer.
+CHARACTERS = 2_000_000
+
+
+def batches(messages: Iterable[Message]) -> Iterator[list[Message]]:
+    """Yield lists of at most ROWS messages and about CHARACTERS of text.
+
+    When the stream raises, what it gave before is yielded first: nothing read is lost.
+    Raises `InvalidInput` for an item that is no Message.
+    """
+    batch: list[Message] = []
+    size = 0
+    try:
+        for position, message in enumerate(messages):
+            batch.append(_checked(position, message))
+            size += len(message.text) + len(message.caption or "")
+            if len(batch) >= ROWS or size >= CHARACTERS:
+                yield batch
+                batch, size = [], 0
+    except Exception:
+        if batch:
+            yield batch
+        raise
+    if batch:
+        yield batch
+
+
+def _checked(position: int, message: object) -> Message:
+    if isinstance(message, Message):
+        return message
+    raise InvalidInput(f"messages[{position}]", f"expected a Message, got {type(message).__name__}")

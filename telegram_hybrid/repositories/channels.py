@@ -1,0 +1,96 @@
+"""Channels: the registry of chats whose messages are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from sqlalchemy import Connection, Row
+
+from telegram_hybrid.errors import NotFound
+from telegram_hybrid.model import Channel, checks
+from telegram_hybrid.schema.postgres.sql import sql
+
+_FIELDS = "channel_id, title, username, label, description, is_active, created_at, updated_at"
+
+# What the caller does not know (NULL) does not erase what an earlier call said.
+_REGISTER = """
+INSERT INTO "{schema}".channels AS known
+    (channel_id, title, username, label, description, is_active)
+VALUES (:channel_id, :title, :username, :label, :description, :is_active)
+ON CONFLICT (channel_id) DO UPDATE SET
+    title = coalesce(excluded.title, known.title),
+    username = coalesce(excluded.username, known.username),
+    label = coalesce(excluded.label, known.label),
+    description = coalesce(excluded.description, known.description),
+    is_active = excluded.is_active,
+    updated_at = now()
+RETURNING {fields}
+""".replace("{fields}", _FIELDS)
+
+_GET = """
+SELECT {fields} FROM "{schema}".channels WHERE channel_id = :channel_id
+""".replace("{fields}", _FIELDS)
+
+_LIST = """
+SELECT {fields} FROM "{schema}".channels
+WHERE is_active OR NOT :active_only ORDER BY channel_id
+""".replace("{fields}", _FIELDS)
+
+_DEACTIVATE = """
+UPDATE "{schema}".channels SET is_active = false, updated_at = now()
+WHERE channel_id = :channel_id RETURNING {fields}
+""".replace("{fields}", _FIELDS)
+
+
+class Channels:
+    """The registry. Each call is one transaction, or part of the one it was got from."""
+
+    def __init__(
+        self, connect: Callable[[], AbstractContextManager[Connection]], schema: str
+    ) -> None:
+        self._connect = connect
+        self._schema = schema
+
+    def register(self, channel: Channel) -> Channel:
+        """Store a channel, or bring a stored one up to date, and return it as it is now.
+
+        Fields that are None keep what is stored.
+        """
+        row = self._run(
+            _REGISTER,
+            channel_id=channel.channel_id,
+            title=channel.title,
+            username=channel.username,
+            label=channel.label,
+            description=channel.description,
+            is_active=channel.is_active,
+        )[0]
+        return _channel(row)
+
+    def get(self, channel_id: int) -> Channel | None:
+        """Return the channel with this marked chat id, or None."""
+        checks.channel_id("channel_id", channel_id)
+        rows = self._run(_GET, channel_id=channel_id)
+        return _channel(rows[0]) if rows else None
+
+    def list(self, *, active_only: bool = False) -> list[Channel]:
+        """Return all channels, or the active ones, by channel_id."""
+        return [_channel(row) for row in self._run(_LIST, active_only=active_only)]
+
+    def deactivate(self, channel_id: int) -> Channel:
+        """Mark a channel as no longer followed; its messages stay. Raises `NotFound`."""
+        checks.channel_id("channel_id", channel_id)
+        rows = self._run(_DEACTIVATE, channel_id=channel_id)
+        if not rows:
+            raise NotFound(f"channel {channel_id} is not registered")
+        return _channel(rows[0])
+
+    def _run(self, statement: str, **values: Any) -> Any:
+        with self._connect() as connection:
+            return connection.execute(sql(statement, self._schema), values).all()
+
+
+def _channel(row: Row[Any]) -> Channel:
+    return Channel(**row._mapping)

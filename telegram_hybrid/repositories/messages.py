@@ -1,0 +1,211 @@
+"""Messages: what users call. Writes are one transaction each; reads go through the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TypeVar
+
+from sqlalchemy import Connection, Engine
+from tenacity import (
+    Retrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_random_exponential,
+)
+
+from telegram_hybrid.cache import MessageCache, Window, after_from, latest_from
+from telegram_hybrid.connect.postgres import translated_errors
+from telegram_hybrid.errors import WriteConflict
+from telegram_hybrid.model import Message, Revision, SaveCounts, Saved, Status, checks
+from telegram_hybrid.repositories import reading
+from telegram_hybrid.repositories.batches import batches
+from telegram_hybrid.repositories.transaction import (
+    Transaction,
+    Transactions,
+    checked_ids,
+    wanted,
+)
+
+_T = TypeVar("_T")
+
+
+class Messages:
+    """The messages of all channels.
+
+    Every write is one transaction: the row, its revision and its event commit together or not
+    at all (P2). A write that met a deadlock is run again. Every read is answered by Redis, else
+    by PostgreSQL, and is never older than the last applied invalidation (P5).
+    """
+
+    def __init__(
+        self, engine: Engine, schema: str, transactions: Transactions, cache: MessageCache
+    ) -> None:
+        self._engine = engine
+        self._schema = schema
+        self._transactions = transactions
+        self._cache = cache
+
+    def save(self, message: Message) -> Saved:
+        """Store a message: once, however often and from however many writers it comes (P1).
+
+        New: INSERTED. Stored with other, not newer content: EDITED, and the earlier content
+        becomes a revision. Otherwise DUPLICATE, which changes nothing: not a later view count,
+        not a reaction, not an edit that arrives late (its text is kept as a revision).
+
+        What `message` says of status, version and deletion is ignored: that record is ours.
+        """
+        return self._write(lambda tx: tx.messages.save(message))
+
+    def save_many(
+        self,
+        messages: Iterable[Message],
+        *,
+        on_commit: Callable[[SaveCounts], object] | None = None,
+    ) -> SaveCounts:
+        """Store a stream of messages in bounded memory and count the outcomes.
+
+        Batches of up to 1,000 messages commit one by one, each followed by a call of
+        `on_commit` with its own counts. When the stream or the database fails, what was committed
+        stays; run it again with the same messages to resume, since the first part will be
+        duplicates. For all or nothing use `hybrid.transaction()`.
+        """
+        counts = SaveCounts()
+        for batch in batches(messages):
+            saved = self._write(partial(_save_batch, batch))
+            counts += (now := SaveCounts.of(saved))
+            if on_commit is not None:
+                on_commit(now)
+        return counts
+
+    def mark(self, channel_id: int, message_id: int, status: Status) -> Message:
+        """Move a message to another status and return it; marking twice changes nothing.
+
+        Raises `NotFound`, and `IllegalTransition` for a step such as published to received.
+        """
+        return self._write(lambda tx: tx.messages.mark(channel_id, message_id, status))
+
+    def delete(self, channel_id: int, message_id: int, *, reason: str | None = None) -> bool:
+        """Mark a message as deleted; return whether it was stored and not yet deleted.
+
+        The row stays, and redelivery does not bring the message back.
+        """
+        return self._write(lambda tx: tx.messages.delete(channel_id, message_id, reason=reason))
+
+    def get(
+        self, channel_id: int, message_id: int, *, include_deleted: bool = False
+    ) -> Message | None:
+        """Return one message, or None."""
+        found = self.get_many(channel_id, (message_id,), include_deleted=include_deleted)
+        return found.get(message_id)
+
+    def get_many(
+        self, channel_id: int, message_ids: Iterable[int], *, include_deleted: bool = False
+    ) -> dict[int, Message]:
+        """Return the stored ones of `message_ids`, by id."""
+        ids = checked_ids(channel_id, message_ids)
+        if not ids:
+            return {}
+
+        def load(missing: list[int]) -> dict[int, Message]:
+            with self._reading() as connection:
+                return reading.by_ids(connection, self._schema, channel_id, missing)
+
+        return wanted(self._cache.get_many(channel_id, ids, load), include_deleted)
+
+    def latest(
+        self, channel_id: int, *, limit: int = 100, include_deleted: bool = False
+    ) -> list[Message]:
+        """Return the newest messages by message_id, newest first."""
+        checks.channel_id("channel_id", channel_id)
+        checks.count("limit", limit)
+        if not include_deleted and limit <= self._cache.window_size:
+            window = self._window(channel_id)
+            found = latest_from(window, limit) if window else None
+            if found is not None:
+                return found
+        with self._reading() as connection:
+            return reading.newest(
+                connection, self._schema, channel_id, limit=limit, include_deleted=include_deleted
+            )
+
+    def after(
+        self,
+        channel_id: int,
+        *,
+        message_id: int,
+        limit: int = 100,
+        include_deleted: bool = False,
+    ) -> list[Message]:
+        """Return the messages that follow `message_id`, oldest first: for pollers.
+
+        The id need not be stored; -1 is not an id: begin with `message_id=0`.
+        """
+        checks.channel_id("channel_id", channel_id)
+        checks.message_id("message_id", message_id)
+        checks.count("limit", limit)
+        if not include_deleted:
+            window = self._window(channel_id)
+            found = after_from(window, message_id, limit) if window else None
+            if found is not None:
+                return found
+        with self._reading() as connection:
+            return reading.oldest(
+                connection,
+                self._schema,
+                channel_id,
+                above=message_id,
+                limit=limit,
+                include_deleted=include_deleted,
+            )
+
+    def seen(self, channel_id: int, message_ids: Iterable[int]) -> set[int]:
+        """Return which of `message_ids` are stored, deleted ones included.
+
+        An id is in the answer only when its message is committed.
+        """
+        ids = checked_ids(channel_id, message_ids)
+        if not ids:
+            return set()
+
+        def load(unknown: list[int]) -> set[int]:
+            with self._reading() as connection:
+                return reading.stored_ids(connection, self._schema, channel_id, unknown)
+
+        return self._cache.seen(channel_id, ids, load)
+
+    def revisions(self, channel_id: int, message_id: int) -> list[Revision]:
+        """Return the earlier contents of a message, oldest first; not cached."""
+        checks.channel_id("channel_id", channel_id)
+        checks.message_id("message_id", message_id)
+        with self._reading() as connection:
+            return reading.revisions(connection, self._schema, channel_id, message_id)
+
+    def _window(self, channel_id: int) -> Window | None:
+        def load(size: int) -> Window:
+            with self._reading() as connection:
+                head = reading.newest(connection, self._schema, channel_id, limit=size)
+            return Window.of(head, size)
+
+        return self._cache.window(channel_id, load)
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with translated_errors(self._engine), self._engine.connect() as connection:
+            yield connection.execution_options(isolation_level="AUTOCOMMIT")
+
+    def _write(self, work: Callable[[Transaction], _T]) -> _T:
+        for attempt in Retrying(
+            retry=retry_if_exception_type(WriteConflict),
+            stop=stop_after_attempt(5),
+            wait=wait_random_exponential(multiplier=0.02, max=0.5),
+            reraise=True,
+        ):
+            with attempt, self._transactions.begin() as transaction:
+                result = work(transaction)
+        return result
+
+
+def _save_batch(batch: list[Message], transaction: Transaction) -> list[Saved]:
+    return transaction.messages.save_batch(batch)

@@ -1,0 +1,179 @@
+"""Reading rows: always by key first, so that only the partitions concerned are touched.
+
+A point lookup that knows sent_at as a value stays flat in the number of partitions, where a
+join with the keys does not (field notes, TimescaleDB and plain PostgreSQL).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row
+
+from telegram_hybrid.model import Entity, Media, Message, Revision
+from telegram_hybrid.schema.postgres.sql import sql
+
+_KEYS_BY_ID = """
+SELECT message_id, sent_at FROM "{schema}".message_keys
+WHERE channel_id = :channel_id AND message_id = ANY(CAST(:message_ids AS bigint[]))
+"""
+
+_KEYS_BELOW = """
+SELECT message_id, sent_at FROM "{schema}".message_keys
+WHERE channel_id = :channel_id AND message_id < :bound
+ORDER BY message_id DESC LIMIT :limit
+"""
+
+_KEYS_ABOVE = """
+SELECT message_id, sent_at FROM "{schema}".message_keys
+WHERE channel_id = :channel_id AND message_id > :bound
+ORDER BY message_id LIMIT :limit
+"""
+
+_ROWS = """
+SELECT channel_id, message_id, sent_at, text, caption, entities, edited_at, message_type, source,
+       sender_id, sender_name, reply_to_id, thread_id, grouped_id, media, metadata,
+       status, version, received_at, deleted_at, delete_reason
+FROM "{schema}".messages
+WHERE channel_id = :channel_id AND message_id = ANY(CAST(:message_ids AS bigint[]))
+  AND sent_at = ANY(CAST(:sent_at AS timestamptz[]))
+"""
+
+_REVISIONS = """
+SELECT text, caption, edited_at, version, recorded_at FROM "{schema}".message_revisions
+WHERE channel_id = :channel_id AND message_id = :message_id
+ORDER BY edited_at NULLS FIRST, version
+"""
+
+Key = tuple[int, datetime]
+
+
+def by_ids(
+    connection: Connection, schema: str, channel_id: int, message_ids: Sequence[int]
+) -> dict[int, Message]:
+    """Return the stored ones of `message_ids`, deleted ones included."""
+    return _rows(connection, schema, channel_id, _keys(connection, schema, channel_id, message_ids))
+
+
+def stored_ids(
+    connection: Connection, schema: str, channel_id: int, message_ids: Sequence[int]
+) -> set[int]:
+    """Return which of `message_ids` are stored, deleted ones included."""
+    return {number for number, _ in _keys(connection, schema, channel_id, message_ids)}
+
+
+def newest(
+    connection: Connection,
+    schema: str,
+    channel_id: int,
+    *,
+    below: int = 2**63 - 1,
+    limit: int,
+    include_deleted: bool = False,
+) -> list[Message]:
+    """Return up to `limit` messages with ids below `below`, newest first."""
+    return _page(connection, schema, channel_id, _KEYS_BELOW, below, limit, include_deleted)
+
+
+def oldest(
+    connection: Connection,
+    schema: str,
+    channel_id: int,
+    *,
+    above: int = -1,
+    limit: int,
+    include_deleted: bool = False,
+) -> list[Message]:
+    """Return up to `limit` messages with ids above `above`, oldest first."""
+    return _page(connection, schema, channel_id, _KEYS_ABOVE, above, limit, include_deleted)
+
+
+def revisions(
+    connection: Connection, schema: str, channel_id: int, message_id: int
+) -> list[Revision]:
+    """Return the earlier contents of a message, oldest first."""
+    rows = connection.execute(
+        sql(_REVISIONS, schema),
+        {"channel_id": channel_id, "message_id": message_id},
+    )
+    return [
+        Revision(
+            text=row.text,
+            caption=row.caption,
+            edited_at=row.edited_at and row.edited_at.astimezone(UTC),
+            version=row.version,
+            recorded_at=row.recorded_at.astimezone(UTC),
+        )
+        for row in rows
+    ]
+
+
+def _page(
+    connection: Connection,
+    schema: str,
+    channel_id: int,
+    statement: str,
+    bound: int,
+    limit: int,
+    include_deleted: bool,
+) -> list[Message]:
+    """Walk the keys from `bound` on until `limit` messages that are wanted were found."""
+    found: list[Message] = []
+    while len(found) < limit:
+        wanted = limit - len(found)
+        keys = [
+            (number, sent_at)
+            for number, sent_at in connection.execute(
+                sql(statement, schema),
+                {"channel_id": channel_id, "bound": bound, "limit": wanted},
+            )
+        ]
+        rows = _rows(connection, schema, channel_id, keys)
+        found += [
+            rows[number]
+            for number, _ in keys
+            if number in rows and (include_deleted or rows[number].deleted_at is None)
+        ]
+        if len(keys) < wanted:
+            break
+        bound = keys[-1][0]
+    return found
+
+
+def _keys(
+    connection: Connection, schema: str, channel_id: int, message_ids: Sequence[int]
+) -> list[Key]:
+    rows = connection.execute(
+        sql(_KEYS_BY_ID, schema),
+        {"channel_id": channel_id, "message_ids": list(message_ids)},
+    )
+    return [(number, sent_at) for number, sent_at in rows]
+
+
+def _rows(
+    connection: Connection, schema: str, channel_id: int, keys: Sequence[Key]
+) -> dict[int, Message]:
+    if not keys:
+        return {}
+    rows = connection.execute(
+        sql(_ROWS, schema),
+        {
+            "channel_id": channel_id,
+            "message_ids": [number for number, _ in keys],
+            "sent_at": sorted({sent_at for _, sent_at in keys}),
+        },
+    )
+    return {message.message_id: message for message in map(_message, rows)}
+
+
+def _message(row: Row[Any]) -> Message:
+    fields = dict(row._mapping)
+    fields["entities"] = tuple(_parts(Entity, fields["entities"]))
+    fields["media"] = tuple(_parts(Media, fields["media"]))
+    return Message(**fields)
+
+
+def _parts(kind: Any, values: list[dict[str, Any]]) -> Iterator[Any]:
+    return (kind(**value) for value in values)

@@ -1,0 +1,202 @@
+"""The unit of work: several writes, one commit; what must follow it follows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+
+from sqlalchemy import Connection, Engine
+
+from telegram_hybrid.connect import postgres
+from telegram_hybrid.errors import CommitUnknown, InvalidInput
+from telegram_hybrid.model import (
+    Change,
+    Message,
+    MessageKey,
+    Revision,
+    SaveCounts,
+    Saved,
+    Status,
+    checks,
+)
+from telegram_hybrid.repositories import reading
+from telegram_hybrid.repositories.batches import batches
+from telegram_hybrid.repositories.channels import Channels
+from telegram_hybrid.repositories.partitions import Partitions
+from telegram_hybrid.repositories.writing import Writer
+
+
+class TransactionMessages:
+    """Messages inside one transaction: reads see its own writes and never the cache."""
+
+    def __init__(self, connection: Connection, schema: str, writer: Writer) -> None:
+        self._connection = connection
+        self._schema = schema
+        self._writer = writer
+
+    def save(self, message: Message) -> Saved:
+        """Store one message; see `Messages.save`."""
+        return self.save_batch([message])[0]
+
+    def save_batch(self, messages: Sequence[Message]) -> list[Saved]:
+        """Store some messages and return the outcome of each, in order."""
+        return self._writer.save(messages) if messages else []
+
+    def save_many(self, messages: Iterable[Message]) -> SaveCounts:
+        """Store a stream of messages, all in this transaction, and count the outcomes."""
+        counts = SaveCounts()
+        for batch in batches(messages):
+            counts += SaveCounts.of(self.save_batch(batch))
+        return counts
+
+    def mark(self, channel_id: int, message_id: int, status: Status) -> Message:
+        """Move a message to another status; see `Messages.mark`."""
+        return self._writer.mark(_key(channel_id, message_id), _markable(status))
+
+    def delete(self, channel_id: int, message_id: int, *, reason: str | None = None) -> bool:
+        """Mark a message as deleted; see `Messages.delete`."""
+        key = _key(channel_id, message_id)
+        if reason is not None:
+            checks.text("reason", reason)
+        stored = self.get(channel_id, message_id)
+        if stored is None:
+            return False
+        return self._writer.mark(key, Status.DELETED, reason=reason).version != stored.version
+
+    def get(
+        self, channel_id: int, message_id: int, *, include_deleted: bool = False
+    ) -> Message | None:
+        """Return one message as this transaction sees it, or None."""
+        found = self.get_many(channel_id, [message_id], include_deleted=include_deleted)
+        return found.get(message_id)
+
+    def get_many(
+        self, channel_id: int, message_ids: Iterable[int], *, include_deleted: bool = False
+    ) -> dict[int, Message]:
+        """Return the stored ones of `message_ids`, by id."""
+        found = reading.by_ids(
+            self._connection, self._schema, channel_id, checked_ids(channel_id, message_ids)
+        )
+        return wanted(found, include_deleted)
+
+    def seen(self, channel_id: int, message_ids: Iterable[int]) -> set[int]:
+        """Return which of `message_ids` are stored, deleted ones included."""
+        ids = checked_ids(channel_id, message_ids)
+        return reading.stored_ids(self._connection, self._schema, channel_id, ids)
+
+    def latest(
+        self, channel_id: int, *, limit: int = 100, include_deleted: bool = False
+    ) -> list[Message]:
+        """Return the newest messages, newest first."""
+        checks.channel_id("channel_id", channel_id)
+        checks.count("limit", limit)
+        return reading.newest(
+            self._connection,
+            self._schema,
+            channel_id,
+            limit=limit,
+            include_deleted=include_deleted,
+        )
+
+    def after(
+        self,
+        channel_id: int,
+        *,
+        message_id: int,
+        limit: int = 100,
+        include_deleted: bool = False,
+    ) -> list[Message]:
+        """Return the messages that follow `message_id`, oldest first."""
+        _key(channel_id, message_id)
+        checks.count("limit", limit)
+        return reading.oldest(
+            self._connection,
+            self._schema,
+            channel_id,
+            above=message_id,
+            limit=limit,
+            include_deleted=include_deleted,
+        )
+
+    def revisions(self, channel_id: int, message_id: int) -> list[Revision]:
+        """Return the earlier contents of a message, oldest first."""
+        key = _key(channel_id, message_id)
+        return reading.revisions(self._connection, self._schema, *key)
+
+
+class Transaction:
+    """One open transaction: `messages` and `channels` on it, and its SQLAlchemy `connection`.
+
+    The connection is there for your own statements, which commit or roll back with ours.
+    """
+
+    def __init__(self, connection: Connection, schema: str, partitions: Partitions) -> None:
+        self.connection = connection
+        self._writer = Writer(connection, schema, partitions)
+        self.messages = TransactionMessages(connection, schema, self._writer)
+        self.channels = Channels(lambda: nullcontext(connection), schema)
+
+    @property
+    def changes(self) -> list[Change]:
+        """What this transaction has changed so far."""
+        return self._writer.changes
+
+
+class Transactions:
+    """Opens transactions, and tells `committed` what each of them changed."""
+
+    def __init__(
+        self, engine: Engine, schema: str, committed: Callable[[list[Change]], object]
+    ) -> None:
+        self._engine = engine
+        self._schema = schema
+        self._partitions = Partitions(engine, schema)
+        self._committed = committed
+
+    @contextmanager
+    def begin(self) -> Iterator[Transaction]:
+        """Commit at the clean end of the block, roll back on any exception.
+
+        `committed` is called after the commit, and also when nobody can know whether the commit
+        happened: to invalidate once too often does no harm.
+        """
+        try:
+            with postgres.transaction(self._engine) as connection:
+                transaction = Transaction(connection, self._schema, self._partitions)
+                yield transaction
+        except CommitUnknown:
+            self._committed(transaction.changes)
+            raise
+        if transaction.changes:
+            self._committed(transaction.changes)
+
+
+def checked_ids(channel_id: int, message_ids: Iterable[int]) -> list[int]:
+    """Return the ids without repetitions, in order. Raises `InvalidInput` naming the field."""
+    checks.channel_id("channel_id", channel_id)
+    return list(
+        dict.fromkeys(
+            checks.message_id(f"message_ids[{index}]", value)
+            for index, value in enumerate(message_ids)
+        )
+    )
+
+
+def wanted(found: dict[int, Message], include_deleted: bool) -> dict[int, Message]:
+    """Return `found`, without deleted messages unless they are asked for."""
+    if include_deleted:
+        return found
+    return {number: item for number, item in found.items() if item.deleted_at is None}
+
+
+def _key(channel_id: int, message_id: int) -> MessageKey:
+    return MessageKey(
+        checks.channel_id("channel_id", channel_id), checks.message_id("message_id", message_id)
+    )
+
+
+def _markable(status: Status) -> Status:
+    status = checks.member(Status, "status", status)
+    if status is Status.DELETED:
+        raise InvalidInput("status", "deleting has its own call: messages.delete(...)")
+    return status

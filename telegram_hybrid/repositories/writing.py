@@ -1,0 +1,313 @@
+"""Writing messages inside a transaction: lock the channels, read what is there, decide, write.
+
+Every write of a channel holds that channel's lock until its commit. So what is read after the
+lock is still true when it is written, versions and outbox ids are drawn in commit order, and
+writers of one channel never deadlock over its keys.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+import attrs
+import msgspec
+from sqlalchemy import Connection
+
+from telegram_hybrid.errors import NotFound
+from telegram_hybrid.model import Change, EventType, Message, MessageKey, Outcome, Saved, Status
+from telegram_hybrid.model.message import present
+from telegram_hybrid.outbox import rows as outbox
+from telegram_hybrid.outbox.locks import lock_channels
+from telegram_hybrid.repositories import reading
+from telegram_hybrid.repositories.decisions import Verdict, check_transition, compare
+from telegram_hybrid.repositories.partitions import Partitions
+from telegram_hybrid.schema.postgres.sql import sql
+
+_KEYS = """
+SELECT key.sent_at, nextval('"{schema}".message_version') AS version, now() AS received_at
+FROM unnest(CAST(:channel_id AS bigint[]), CAST(:message_id AS bigint[])) WITH ORDINALITY
+    AS wanted (channel_id, message_id, position)
+LEFT JOIN "{schema}".message_keys AS key USING (channel_id, message_id)
+ORDER BY position
+"""
+
+_COLUMNS = (
+    "channel_id, message_id, sent_at, version, source, message_type, text, caption, entities, "
+    "edited_at, sender_id, sender_name, reply_to_id, thread_id, grouped_id, media_type, media, "
+    "metadata"
+)
+
+_INSERT = """
+WITH incoming AS (
+    SELECT * FROM unnest(
+        CAST(:channel_id AS bigint[]), CAST(:message_id AS bigint[]),
+        CAST(:sent_at AS timestamptz[]), CAST(:version AS bigint[]), CAST(:source AS text[]),
+        CAST(:message_type AS text[]), CAST(:text AS text[]), CAST(:caption AS text[]),
+        CAST(:entities AS jsonb[]), CAST(:edited_at AS timestamptz[]),
+        CAST(:sender_id AS bigint[]), CAST(:sender_name AS text[]),
+        CAST(:reply_to_id AS bigint[]), CAST(:thread_id AS bigint[]),
+        CAST(:grouped_id AS bigint[]), CAST(:media_type AS text[]), CAST(:media AS jsonb[]),
+        CAST(:metadata AS jsonb[])
+    ) AS row ({columns})
+), registered AS (
+    INSERT INTO "{schema}".channels (channel_id) SELECT DISTINCT channel_id FROM incoming
+    ON CONFLICT DO NOTHING
+), keyed AS (
+    INSERT INTO "{schema}".message_keys (channel_id, message_id, sent_at)
+    SELECT channel_id, message_id, sent_at FROM incoming
+)
+INSERT INTO "{schema}".messages ({columns}, status) SELECT {columns}, 'received' FROM incoming
+""".replace("{columns}", _COLUMNS)
+
+_EDIT = """
+UPDATE "{schema}".messages SET
+    version = :version, message_type = :message_type, text = :text, caption = :caption,
+    entities = CAST(:entities AS jsonb), edited_at = :edited_at, sender_id = :sender_id,
+    sender_name = :sender_name, reply_to_id = :reply_to_id, thread_id = :thread_id,
+    grouped_id = :grouped_id, media_type = :media_type, media = CAST(:media AS jsonb),
+    metadata = CAST(:metadata AS jsonb), updated_at = now()
+WHERE channel_id = :channel_id AND message_id = :message_id AND sent_at = :sent_at
+"""
+
+_REVISION = """
+INSERT INTO "{schema}".message_revisions
+    (channel_id, message_id, version, text, caption, edited_at)
+SELECT CAST(:channel_id AS bigint), CAST(:message_id AS bigint), CAST(:version AS bigint),
+       CAST(:text AS text), CAST(:caption AS text), CAST(:edited_at AS timestamptz)
+WHERE NOT EXISTS (
+    SELECT FROM "{schema}".message_revisions AS known
+    WHERE known.channel_id = :channel_id AND known.message_id = :message_id
+      AND known.text = :text AND known.caption IS NOT DISTINCT FROM CAST(:caption AS text)
+      AND known.edited_at IS NOT DISTINCT FROM CAST(:edited_at AS timestamptz)
+)
+"""
+
+_MARK = """
+UPDATE "{schema}".messages SET
+    status = CAST(:status AS text), version = :version, updated_at = now(),
+    queued_at = CASE :status WHEN 'queued' THEN now() ELSE queued_at END,
+    published_at = CASE :status WHEN 'published' THEN now() ELSE published_at END,
+    failed_at = CASE :status WHEN 'failed' THEN now() ELSE failed_at END,
+    reprocess_requested_at =
+        CASE :status WHEN 'reprocess_pending' THEN now() ELSE reprocess_requested_at END,
+    reprocessed_at = CASE :status WHEN 'reprocessed' THEN now() ELSE reprocessed_at END,
+    deleted_at = CASE :status WHEN 'deleted' THEN now() END,
+    delete_reason = CASE :status WHEN 'deleted' THEN CAST(:reason AS text) END
+WHERE channel_id = :channel_id AND message_id = :message_id AND sent_at = :sent_at
+RETURNING deleted_at
+"""
+
+
+@attrs.frozen(slots=True)
+class _Slot:
+    """What the database said of one key: where it is stored, if it is, and a fresh version."""
+
+    sent_at: datetime | None
+    version: int
+    received_at: datetime
+
+
+class Writer:
+    """The write path of messages, on one open transaction. Collects what it changed."""
+
+    def __init__(self, connection: Connection, schema: str, partitions: Partitions) -> None:
+        self._connection = connection
+        self._schema = schema
+        self._partitions = partitions
+        self.changes: list[Change] = []
+
+    def save(self, messages: Sequence[Message]) -> list[Saved]:
+        """Store a batch and return the outcome of each, in order.
+
+        A key that occurs several times is saved as often, one after the other.
+        """
+        lock_channels(self._connection, self._schema, {item.channel_id for item in messages})
+        saved: dict[int, Saved] = {}
+        for wave in _distinct(messages):
+            batch = [messages[position] for position in wave]
+            saved.update(zip(wave, self._save_distinct(batch), strict=True))
+        return [saved[position] for position in range(len(messages))]
+
+    def mark(self, key: MessageKey, status: Status, *, reason: str | None = None) -> Message:
+        """Move a message to `status`, "deleted" included, and return it as it is then.
+
+        Raises `NotFound`, and `IllegalTransition` for a step that is not allowed.
+        """
+        lock_channels(self._connection, self._schema, {key.channel_id})
+        (slot,) = self._slots([key])
+        stored = self._stored([key]).get(key)
+        if stored is None:
+            raise NotFound(f"message {key.message_id} of channel {key.channel_id} is not stored")
+        if status is Status.DELETED:
+            if stored.deleted_at is not None:
+                return stored
+        elif not check_transition(stored, status):
+            return stored
+        deleted_at = self._execute(
+            _MARK,
+            channel_id=key.channel_id,
+            message_id=key.message_id,
+            sent_at=stored.sent_at,
+            status=status.value,
+            version=slot.version,
+            reason=reason,
+        ).scalar_one()
+        message = attrs.evolve(
+            stored,
+            status=status,
+            version=slot.version,
+            deleted_at=deleted_at,
+            delete_reason=reason if deleted_at else None,
+        )
+        deleted = status is Status.DELETED
+        kind = EventType.DELETED if deleted else EventType.STATUS_CHANGED
+        self._announce([(kind, message)])
+        return message
+
+    def _save_distinct(self, batch: Sequence[Message]) -> list[Saved]:
+        keys = [message.key for message in batch]
+        slots = self._slots(keys)
+        known = [key for key, slot in zip(keys, slots, strict=True) if slot.sent_at is not None]
+        stored = self._stored(known)
+        fresh: list[Message] = []
+        events: list[tuple[EventType, Message]] = []
+        outcomes: list[Saved] = []
+        for message, slot in zip(batch, slots, strict=True):
+            before = stored.get(message.key)
+            if before is None and slot.sent_at is not None:
+                # Stored once and since retired: the key alone remembers it.
+                outcomes.append(Saved(message.key, Outcome.DUPLICATE, 0))
+                continue
+            if before is None:
+                after = _arrived(message, slot)
+                fresh.append(after)
+                events.append((EventType.RECEIVED, after))
+                outcomes.append(Saved(after.key, Outcome.INSERTED, after.version))
+                continue
+            verdict = compare(before, message)
+            if verdict is Verdict.EDIT:
+                after = self._edit(before, message, slot.version)
+                events.append((EventType.EDITED, after))
+                outcomes.append(Saved(after.key, Outcome.EDITED, after.version))
+                continue
+            if verdict is Verdict.LATE:
+                self._keep_revision(message, slot.version)
+            outcomes.append(Saved(before.key, Outcome.DUPLICATE, before.version))
+        self._insert(fresh)
+        self._announce(events)
+        return outcomes
+
+    def _slots(self, keys: Sequence[MessageKey]) -> list[_Slot]:
+        rows = self._execute(
+            _KEYS,
+            channel_id=[key.channel_id for key in keys],
+            message_id=[key.message_id for key in keys],
+        )
+        return [_Slot(*row) for row in rows]
+
+    def _stored(self, keys: Iterable[MessageKey]) -> dict[MessageKey, Message]:
+        by_channel: dict[int, list[int]] = {}
+        for key in keys:
+            by_channel.setdefault(key.channel_id, []).append(key.message_id)
+        return {
+            message.key: message
+            for channel_id, ids in by_channel.items()
+            for message in reading.by_ids(self._connection, self._schema, channel_id, ids).values()
+        }
+
+    def _insert(self, messages: Sequence[Message]) -> None:
+        if not messages:
+            return
+        self._partitions.ensure(message.sent_at for message in messages)
+        rows = [_columns(message) for message in messages]
+        self._execute(_INSERT, **{name: [row[name] for row in rows] for name in rows[0]})
+
+    def _edit(self, before: Message, incoming: Message, version: int) -> Message:
+        self._keep_revision(before, before.version)
+        after = attrs.evolve(
+            incoming,
+            sent_at=before.sent_at,
+            source=before.source,
+            status=before.status,
+            version=version,
+            received_at=before.received_at,
+            deleted_at=before.deleted_at,
+            delete_reason=before.delete_reason,
+        )
+        self._execute(_EDIT, **_columns(after))
+        return after
+
+    def _keep_revision(self, message: Message, version: int) -> None:
+        self._execute(
+            _REVISION,
+            channel_id=message.channel_id,
+            message_id=message.message_id,
+            version=version,
+            text=message.text,
+            caption=message.caption,
+            edited_at=message.edited_at,
+        )
+
+    def _announce(self, events: Sequence[tuple[EventType, Message]]) -> None:
+        outbox.append(self._connection, self._schema, events)
+        self.changes += [Change(message.key, message.version, kind) for kind, message in events]
+
+    def _execute(self, statement: str, **values: Any) -> Any:
+        return self._connection.execute(sql(statement, self._schema), values)
+
+
+def _distinct(messages: Sequence[Message]) -> Iterator[list[int]]:
+    """Yield positions in waves: each key once a wave, its occurrences in their order."""
+    waiting = deque(range(len(messages)))
+    while waiting:
+        seen: set[MessageKey] = set()
+        wave: list[int] = []
+        later: deque[int] = deque()
+        for position in waiting:
+            key = messages[position].key
+            (later if key in seen else wave).append(position)
+            seen.add(key)
+        yield wave
+        waiting = later
+
+
+def _arrived(message: Message, slot: _Slot) -> Message:
+    """What Telegram said, with our own record of it begun anew."""
+    return attrs.evolve(
+        message,
+        status=Status.RECEIVED,
+        version=slot.version,
+        received_at=slot.received_at,
+        deleted_at=None,
+        delete_reason=None,
+    )
+
+
+def _columns(message: Message) -> dict[str, Any]:
+    return {
+        "channel_id": message.channel_id,
+        "message_id": message.message_id,
+        "sent_at": message.sent_at,
+        "version": message.version,
+        "source": message.source.value,
+        "message_type": message.message_type.value,
+        "text": message.text,
+        "caption": message.caption,
+        "entities": _json([present(entity) for entity in message.entities]),
+        "edited_at": message.edited_at,
+        "sender_id": message.sender_id,
+        "sender_name": message.sender_name,
+        "reply_to_id": message.reply_to_id,
+        "thread_id": message.thread_id,
+        "grouped_id": message.grouped_id,
+        "media_type": message.media_type,
+        "media": _json([present(media) for media in message.media]),
+        "metadata": _json(message.metadata),
+    }
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()

@@ -1,0 +1,41 @@
+"""What every test can use: the servers."""
+
+from collections.abc import Iterator
+
+import pytest
+from servers.rabbitmq import RabbitMQ
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep all users of the shared RabbitMQ on one xdist worker (with `--dist loadgroup`).
+
+    A start costs several CPU seconds and 150 MB, so one server serves them all.
+    """
+    for item in items:
+        if "rabbitmq" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("rabbitmq"))
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
+    """A running RabbitMQ, shared: name your own exchanges and queues, and never stop it.
+
+    Tests that kill a server use `own_rabbitmq`.
+    """
+    _require_rabbitmq()
+    with RabbitMQ(tmp_path_factory.mktemp("rabbitmq")) as server:
+        yield server
+
+
+@pytest.fixture
+def own_rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
+    """A running RabbitMQ for one test alone, to kill, stop and start again."""
+    _require_rabbitmq()
+    with RabbitMQ(tmp_path_factory.mktemp("rabbitmq")) as server:
+        yield server
+
+
+def _require_rabbitmq() -> None:
+    if missing := RabbitMQ.available():
+        pytest.skip(missing)

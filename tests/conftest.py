@@ -1,9 +1,18 @@
-"""What every test can use: the servers."""
+"""What every test can use: the run's header, the skip policy, and the servers."""
 
 from collections.abc import Iterator
 
 import pytest
 from servers.rabbitmq import RabbitMQ
+from servers.versions import report
+from skip_policy import pytest_sessionfinish, pytest_terminal_summary
+
+__all__ = ["pytest_sessionfinish", "pytest_terminal_summary"]  # hooks, found here by pytest
+
+
+def pytest_report_header() -> list[str]:
+    """The versions that a failure report needs."""
+    return report()
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks

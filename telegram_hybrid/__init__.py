@@ -1,1 +1,76 @@
-"""Data access for Telegram channel messages: stored once, read fast, announced reliably."""
+"""Data access for Telegram channel messages: stored once, read fast, announced reliably.
+
+    import telegram_hybrid as th
+
+    with th.connect() as hybrid:
+        hybrid.messages.save(message)
+        hybrid.messages.latest(channel_id, limit=100)
+
+Importing this package opens nothing and reads nothing; drivers are imported on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from telegram_hybrid._version import __version__
+from telegram_hybrid.errors import HybridError, InvalidInput
+from telegram_hybrid.model import (
+    Change,
+    Channel,
+    Entity,
+    Event,
+    EventType,
+    Media,
+    Message,
+    MessageKey,
+    MessageType,
+    Outcome,
+    Revision,
+    SaveCounts,
+    Saved,
+    Source,
+    Status,
+)
+from telegram_hybrid.settings import Settings
+
+if TYPE_CHECKING:
+    from telegram_hybrid.embedded.session import open_embedded as embedded
+    from telegram_hybrid.hybrid import Hybrid, connect
+
+__all__ = [
+    "Change",
+    "Channel",
+    "Entity",
+    "Event",
+    "EventType",
+    "Hybrid",
+    "HybridError",
+    "InvalidInput",
+    "Media",
+    "Message",
+    "MessageKey",
+    "MessageType",
+    "Outcome",
+    "Revision",
+    "SaveCounts",
+    "Saved",
+    "Settings",
+    "Source",
+    "Status",
+    "__version__",
+    "connect",
+    "embedded",
+]
+
+_LATE = {"Hybrid": "telegram_hybrid.hybrid", "connect": "telegram_hybrid.hybrid"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs a driver when it is first asked for (PEP 562)."""
+    if name == "embedded":
+        return importlib.import_module("telegram_hybrid.embedded")
+    if name in _LATE:
+        return getattr(importlib.import_module(_LATE[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

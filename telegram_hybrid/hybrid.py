@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 
@@ -16,6 +16,7 @@ from telegram_hybrid.repositories.channels import Channels
 from telegram_hybrid.repositories.messages import Messages
 from telegram_hybrid.repositories.transaction import Transaction, Transactions
 from telegram_hybrid.schema.postgres import migrate
+from telegram_hybrid.schema.postgres.sql import sql
 from telegram_hybrid.schema.redis.keys import Keys
 from telegram_hybrid.settings import Settings
 
@@ -34,8 +35,11 @@ class Hybrid:
     Safe to share between threads; not between processes: connect again after a fork.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, *, on_close: Callable[[], object] | None = None
+    ) -> None:
         self.settings = settings
+        self._on_close = on_close
         self.engine = postgres.open_engine(settings)
         self._redis = open_redis(settings.redis_url) if settings.redis_url else None
         self.cache = MessageCache(
@@ -45,7 +49,7 @@ class Hybrid:
             seen_ttl=settings.seen_ttl,
             window_size=settings.window_size,
         )
-        schema = settings.database_schema
+        self._schema = schema = settings.database_schema
         self._transactions = Transactions(self.engine, schema, self._after_commit)
         self.messages = Messages(self.engine, schema, self._transactions, self.cache)
         self.channels = Channels(self._connection, schema)
@@ -65,11 +69,22 @@ class Hybrid:
         with postgres.translated_errors(self.engine), self.engine.connect() as connection:
             return migrate.upgrade(connection, schema=self.settings.database_schema)
 
+    def destroy(self) -> None:
+        """Drop the schema with all messages and every cached key: for tests and demos."""
+        with postgres.transaction(self.engine) as connection:
+            connection.execute(sql('DROP SCHEMA IF EXISTS "{schema}" CASCADE', self._schema))
+        if self._redis is not None:
+            for key in self._redis.scan_iter(match=f"{self.settings.redis_prefix}:*", count=1000):
+                self._redis.delete(key)
+
     def close(self) -> None:
         """Close all connections. Closing twice is fine."""
         self.engine.dispose()
+        self.cache.close()
         if self._redis is not None:
             self._redis.close()
+        if self._on_close is not None:
+            self._on_close()
 
     def __enter__(self) -> Hybrid:
         return self

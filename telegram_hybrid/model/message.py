@@ -212,9 +212,8 @@ def compact(message: Message) -> dict[str, Any]:
 
 def present(part: Entity | Media) -> dict[str, Any]:
     """Return the fields of an entity or attachment that are set."""
-    return {
-        name: value for name in part.__slots__ if (value := getattr(part, name, None)) is not None
-    }
+    names = _ENTITY_FIELDS if type(part) is Entity else _MEDIA_FIELDS
+    return {name: value for name in names if (value := getattr(part, name)) is not None}
 
 
 _set = object.__setattr__
@@ -236,6 +235,8 @@ _ENUMS: tuple[tuple[str, type[StrEnum]], ...] = (
     ("status", Status),
 )
 _PARTS: tuple[tuple[str, type], ...] = (("entities", Entity), ("media", Media))
+_ENTITY_FIELDS = tuple(field.name for field in attrs.fields(Entity))
+_MEDIA_FIELDS = tuple(field.name for field in attrs.fields(Media))
 _DEFAULTS = tuple(
     (field.name, {} if field.name == "metadata" else field.default)
     for field in attrs.fields(Message)

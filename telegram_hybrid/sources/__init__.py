@@ -1,0 +1,6 @@
+"""Shapes of the outside world that become messages: Desktop exports, Bot API, Telethon."""
+
+from telegram_hybrid.sources.reader import Reader, open_source
+from telegram_hybrid.sources.report import Report, Skipped
+
+__all__ = ["Reader", "Report", "Skipped", "open_source"]

@@ -1,0 +1,204 @@
+"""Streamed JSON: a file's parse events, and values built from them in bounded memory.
+
+The parser is ijson (its C backend where it is there); it is fed chunk by chunk, so that memory
+does not depend on the size of the file, and the place of an error is known in bytes.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+import ijson
+
+from telegram_hybrid.sources.files import CHUNK, SourceFile
+
+Event = tuple[str, Any]
+Events = Iterator[Event]
+
+#: Levels of objects and lists within one another. Real exports need about ten.
+MAX_DEPTH = 64
+#: Bytes of one item, such as a message. Telegram's largest are some ten thousand.
+MAX_ITEM = 33_554_432
+
+#: Stands for a lone surrogate on its way through the parser, which would make it a "?".
+_MARK = "\ufdd0"
+_ESCAPE = re.compile(
+    rb"\\(?:x([0-9A-Fa-f]{2})"
+    rb"|u[dD][89abAB][0-9A-Fa-f]{2}\\u[dD][c-fC-F][0-9A-Fa-f]{2}"
+    rb"|(u[dD][89a-fA-F][0-9A-Fa-f]{2})"
+    rb"|.)",
+    re.DOTALL,
+)
+
+
+def events(file: SourceFile) -> Events:
+    """Yield the parse events of one JSON document: (name, value), as `ijson.basic_parse`.
+
+    Integers come as int of any size, fractions as Decimal. Everything before a break is yielded
+    first; then `InvalidFile` says "truncated at byte N" or names the byte of the syntax error.
+    """
+    chunks = _Chunks(file)
+    batch: Any = ijson.sendable_list()
+    parser = ijson.basic_parse_coro(batch)
+    idle = 0
+    for chunk in chunks:
+        failure = _feed(parser, chunk)
+        idle = 0 if batch else idle + len(chunk)
+        yield from _unmarked(batch) if chunks.marked else batch
+        batch.clear()
+        if failure:
+            byte = _locate(file)
+            problem = f"is not JSON at byte {byte:,}{file.after()}: {_first_line(failure)}"
+            raise file.error(problem) from failure
+        if idle > MAX_ITEM or file.position - (file.item_from or file.position) > MAX_ITEM:
+            raise file.error(f"an item of more than {MAX_ITEM:,} bytes{file.after()}")
+    try:
+        parser.close()
+    except (ijson.JSONError, ValueError) as error:
+        raise file.error(f"truncated at byte {file.position:,}{file.after()}") from error
+    yield from batch
+
+
+def build(stream: Events, event: str, value: Any, file: SourceFile) -> Any:
+    """Return the value that begins with `event`, as plain dicts, lists and scalars.
+
+    Raises `InvalidFile` if it is nested deeper than 64 levels or larger than 32 MiB.
+    """
+    if event != "start_map" and event != "start_array":
+        return _number(value) if type(value) is Decimal else value
+    top: Any = {} if event == "start_map" else []
+    above: list[tuple[Any, str]] = []
+    key = ""
+    file.item_from = file.position
+    for event, value in stream:
+        if event == "map_key":
+            key = value
+            continue
+        if event == "end_map" or event == "end_array":
+            if not above:
+                break
+            top, key = above.pop()
+            continue
+        inner: Any = None
+        if event == "start_map" or event == "start_array":
+            value = inner = {} if event == "start_map" else []
+        elif type(value) is Decimal:
+            value = _number(value)
+        if type(top) is dict:
+            top[key] = value
+        else:
+            top.append(value)
+        if inner is not None:
+            above.append((top, key))
+            _check_depth(len(above), file)
+            top = inner
+    file.item_from = None
+    return top
+
+
+def skip(stream: Events, event: str, file: SourceFile) -> None:
+    """Pass over the value that begins with `event`, however large it is."""
+    depth = 0
+    while True:
+        if event == "start_map" or event == "start_array":
+            depth += 1
+            _check_depth(depth, file)
+        elif event == "end_map" or event == "end_array":
+            depth -= 1
+        if depth == 0:
+            return
+        event, _ = next(stream)
+
+
+def _check_depth(depth: int, file: SourceFile) -> None:
+    if depth >= MAX_DEPTH:
+        problem = f"nested deeper than {MAX_DEPTH} levels near byte {file.position:,}"
+        raise file.error(problem + file.after())
+
+
+def _number(value: Decimal) -> float | str:
+    """Return a float, or the digits of a number beyond floats."""
+    number = float(value)
+    return str(value) if math.isinf(number) else number
+
+
+def _unmarked(batch: list[Event]) -> Events:
+    for name, value in batch:
+        yield name, value.replace(_MARK, "\ud800") if type(value) is str else value
+
+
+def _feed(parser: Any, chunk: bytes) -> Exception | None:
+    try:
+        parser.send(chunk)
+    except (ijson.JSONError, ValueError) as error:
+        return error
+    return None
+
+
+class _Chunks:
+    r"""The chunks of a file, with two kinds of escapes made fit for the parser.
+
+    Telegram Desktop writes control characters as `\x1F`, which is not JSON: `\u001F` is meant
+    (export_output_json.cpp, SerializeString). A lone surrogate is marked, so that the message
+    with it can be refused; `marked` tells that there was one.
+    """
+
+    def __init__(self, file: SourceFile) -> None:
+        self._file = file
+        self.marked = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        while chunk := self.raw():
+            yield self.mend(chunk)
+
+    def raw(self) -> bytes:
+        """Return the next bytes, ending outside of any escape."""
+        chunk = self._file.read(CHUNK)
+        while b"\\" in chunk[-12:] and (more := self._file.read(64)):
+            chunk += more
+        return chunk
+
+    def mend(self, chunk: bytes) -> bytes:
+        if b"\\x" in chunk or b"\\ud" in chunk or b"\\uD" in chunk:
+            return _ESCAPE.sub(self._mend, chunk)
+        return chunk
+
+    def _mend(self, match: re.Match[bytes]) -> bytes:
+        if match[1]:
+            return b"\\u00" + match[1]
+        if match[2]:
+            self.marked = True
+            return b"\\ufdd0"
+        return match[0]
+
+
+def _locate(file: SourceFile) -> int:
+    """Return the byte of the first syntax error, by parsing again from the start.
+
+    The C parser does not tell; only a file that is refused anyway pays for this.
+    """
+    with file.reopen() as again:
+        chunks = _Chunks(again)
+        ignored: Any = ijson.sendable_list()
+        parser = ijson.basic_parse_coro(ignored)
+        start = 0
+        while chunk := chunks.raw():
+            mended = chunks.mend(chunk)
+            if start + len(chunk) < file.position:
+                _feed(parser, mended)
+            else:
+                grown = len(mended) - len(chunk)
+                for index in range(len(mended)):
+                    if _feed(parser, mended[index : index + 1]):
+                        return max(start + index - grown, start)
+            ignored.clear()
+            start += len(chunk)
+    return file.position
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).removeprefix("b'").partition("\n")[0].partition("\\n")[0]

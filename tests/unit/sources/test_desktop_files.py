@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from export_builders import channel, post
+from exports import channel, post
 
 from telegram_hybrid.errors import InvalidFile, InvalidInput
 from telegram_hybrid.model import Message

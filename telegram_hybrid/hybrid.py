@@ -35,9 +35,7 @@ class Hybrid:
     Safe to share between threads; not between processes: connect again after a fork.
     """
 
-    def __init__(
-        self, settings: Settings, *, on_close: Callable[[], object] | None = None
-    ) -> None:
+    def __init__(self, settings: Settings, *, on_close: Callable[[], object] | None = None) -> None:
         self.settings = settings
         self._on_close = on_close
         self.engine = postgres.open_engine(settings)

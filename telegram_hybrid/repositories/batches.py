@@ -23,7 +23,7 @@ def batches(messages: Iterable[Message]) -> Iterator[list[Message]]:
     size = 0
     try:
         for position, message in enumerate(messages):
-            batch.append(_checked(position, message))
+            batch.append(checked_message(f"messages[{position}]", message))
             size += len(message.text) + len(message.caption or "")
             if len(batch) >= ROWS or size >= CHARACTERS:
                 yield batch
@@ -36,7 +36,8 @@ def batches(messages: Iterable[Message]) -> Iterator[list[Message]]:
         yield batch
 
 
-def _checked(position: int, message: object) -> Message:
+def checked_message(field: str, message: object) -> Message:
+    """Return `message` if it is a Message. Raises `InvalidInput` naming the field."""
     if isinstance(message, Message):
         return message
-    raise InvalidInput(f"messages[{position}]", f"expected a Message, got {type(message).__name__}")
+    raise InvalidInput(field, f"expected a Message, got {type(message).__name__}")

@@ -20,11 +20,13 @@ from telegram_hybrid.connect.postgres import translated_errors
 from telegram_hybrid.errors import WriteConflict
 from telegram_hybrid.model import Message, Revision, SaveCounts, Saved, Status, checks
 from telegram_hybrid.repositories import reading
-from telegram_hybrid.repositories.batches import batches
+from telegram_hybrid.repositories.batches import batches, checked_message
 from telegram_hybrid.repositories.transaction import (
     Transaction,
     Transactions,
     checked_ids,
+    checked_key,
+    markable,
     wanted,
 )
 
@@ -56,6 +58,7 @@ class Messages:
 
         What `message` says of status, version and deletion is ignored: that record is ours.
         """
+        checked_message("message", message)
         return self._write(lambda tx: tx.messages.save(message))
 
     def save_many(
@@ -84,14 +87,18 @@ class Messages:
 
         Raises `NotFound`, and `IllegalTransition` for a step such as published to received.
         """
-        return self._write(lambda tx: tx.messages.mark(channel_id, message_id, status))
+        key, status = checked_key(channel_id, message_id), markable(status)
+        return self._write(lambda tx: tx.messages.mark(*key, status))
 
     def delete(self, channel_id: int, message_id: int, *, reason: str | None = None) -> bool:
         """Mark a message as deleted; return whether it was stored and not yet deleted.
 
         The row stays, and redelivery does not bring the message back.
         """
-        return self._write(lambda tx: tx.messages.delete(channel_id, message_id, reason=reason))
+        key = checked_key(channel_id, message_id)
+        if reason is not None:
+            checks.text("reason", reason)
+        return self._write(lambda tx: tx.messages.delete(*key, reason=reason))
 
     def get(
         self, channel_id: int, message_id: int, *, include_deleted: bool = False
@@ -142,8 +149,7 @@ class Messages:
 
         The id need not be stored; -1 is not an id: begin with `message_id=0`.
         """
-        checks.channel_id("channel_id", channel_id)
-        checks.message_id("message_id", message_id)
+        checked_key(channel_id, message_id)
         checks.count("limit", limit)
         if not include_deleted:
             window = self._window(channel_id)
@@ -177,8 +183,7 @@ class Messages:
 
     def revisions(self, channel_id: int, message_id: int) -> list[Revision]:
         """Return the earlier contents of a message, oldest first; not cached."""
-        checks.channel_id("channel_id", channel_id)
-        checks.message_id("message_id", message_id)
+        checked_key(channel_id, message_id)
         with self._reading() as connection:
             return reading.revisions(connection, self._schema, channel_id, message_id)
 

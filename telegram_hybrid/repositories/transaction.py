@@ -20,7 +20,7 @@ from telegram_hybrid.model import (
     checks,
 )
 from telegram_hybrid.repositories import reading
-from telegram_hybrid.repositories.batches import batches
+from telegram_hybrid.repositories.batches import batches, checked_message
 from telegram_hybrid.repositories.channels import Channels
 from telegram_hybrid.repositories.partitions import Partitions
 from telegram_hybrid.repositories.writing import Writer
@@ -36,7 +36,7 @@ class TransactionMessages:
 
     def save(self, message: Message) -> Saved:
         """Store one message; see `Messages.save`."""
-        return self.save_batch([message])[0]
+        return self.save_batch([checked_message("message", message)])[0]
 
     def save_batch(self, messages: Sequence[Message]) -> list[Saved]:
         """Store some messages and return the outcome of each, in order."""
@@ -51,11 +51,11 @@ class TransactionMessages:
 
     def mark(self, channel_id: int, message_id: int, status: Status) -> Message:
         """Move a message to another status; see `Messages.mark`."""
-        return self._writer.mark(_key(channel_id, message_id), _markable(status))
+        return self._writer.mark(checked_key(channel_id, message_id), markable(status))
 
     def delete(self, channel_id: int, message_id: int, *, reason: str | None = None) -> bool:
         """Mark a message as deleted; see `Messages.delete`."""
-        key = _key(channel_id, message_id)
+        key = checked_key(channel_id, message_id)
         if reason is not None:
             checks.text("reason", reason)
         stored = self.get(channel_id, message_id)
@@ -107,7 +107,7 @@ class TransactionMessages:
         include_deleted: bool = False,
     ) -> list[Message]:
         """Return the messages that follow `message_id`, oldest first."""
-        _key(channel_id, message_id)
+        checked_key(channel_id, message_id)
         checks.count("limit", limit)
         return reading.oldest(
             self._connection,
@@ -120,7 +120,7 @@ class TransactionMessages:
 
     def revisions(self, channel_id: int, message_id: int) -> list[Revision]:
         """Return the earlier contents of a message, oldest first."""
-        key = _key(channel_id, message_id)
+        key = checked_key(channel_id, message_id)
         return reading.revisions(self._connection, self._schema, *key)
 
 
@@ -189,13 +189,15 @@ def wanted(found: dict[int, Message], include_deleted: bool) -> dict[int, Messag
     return {number: item for number, item in found.items() if item.deleted_at is None}
 
 
-def _key(channel_id: int, message_id: int) -> MessageKey:
+def checked_key(channel_id: int, message_id: int) -> MessageKey:
+    """Return the key of a message. Raises `InvalidInput` naming the field."""
     return MessageKey(
         checks.channel_id("channel_id", channel_id), checks.message_id("message_id", message_id)
     )
 
 
-def _markable(status: Status) -> Status:
+def markable(status: Status) -> Status:
+    """Return a status that `mark` may set. Raises `InvalidInput`."""
     status = checks.member(Status, "status", status)
     if status is Status.DELETED:
         raise InvalidInput("status", "deleting has its own call: messages.delete(...)")

@@ -126,7 +126,9 @@ def test_json_that_is_no_message_is_refused(data: bytes, field: str) -> None:
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=60)
 IDS = st.integers(min_value=1, max_value=2**52 - 1)
 TIMES = st.datetimes(
-    min_value=datetime(1970, 1, 1), max_value=datetime(2099, 12, 31), timezones=st.just(UTC)  # noqa: DTZ001
+    min_value=datetime(1970, 1, 1),
+    max_value=datetime(2099, 12, 31),
+    timezones=st.just(UTC),  # noqa: DTZ001
 )
 JSON_OBJECTS = st.dictionaries(
     TEXT,

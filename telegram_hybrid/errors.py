@@ -103,6 +103,10 @@ class BrokerUnavailable(BrokerError):
     retryable = True
 
 
+class TopologyConflict(BrokerError):
+    """A queue or exchange of that name stands on the broker with other properties."""
+
+
 class PublishRefused(BrokerError):
     """The broker returned (unroutable) or rejected (nack) an event."""
 

@@ -1,0 +1,110 @@
+"""The broker: connections over kombu, and the one place that maps its errors to ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import kombu
+from kombu.exceptions import KombuError
+from kombu.utils.url import parse_url
+
+from telegram_hybrid.connect import kombu_redis
+from telegram_hybrid.errors import BrokerError, BrokerUnavailable, ConfigurationError
+
+#: Seconds until connecting gives up.
+CONNECT_TIMEOUT = 5.0
+#: Seconds between heartbeats on AMQP; a connection without any for two intervals is dead.
+HEARTBEAT = 30.0
+
+
+def open_broker(url: str) -> kombu.Connection:
+    """Return a connected kombu connection; one thread may use it, and whoever gets it closes it.
+
+    `amqp://` and `amqps://` speak to RabbitMQ; `redis://`, `rediss://` and `redis+socket://` to
+    Redis, through a transport that loses nothing to a killed consumer (`connect.kombu_redis`).
+    It connects once: repeating is for the caller, who knows for how long. Raises
+    `BrokerUnavailable`, `BrokerError` (refused: user, password, virtual host) or
+    `ConfigurationError`, never with a secret in the message.
+    """
+    connection = _connection(url)
+    try:
+        with translated_errors(connection):
+            connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
+    except BaseException:
+        close_quietly(connection)
+        raise
+    return connection
+
+
+def _connection(url: str) -> kombu.Connection:
+    scheme, _, rest = url.partition("://")
+    try:
+        if scheme in ("amqp", "pyamqp"):
+            # "amqp" alone would take librabbitmq where that is installed.
+            return kombu.Connection(
+                f"pyamqp://{rest}", connect_timeout=CONNECT_TIMEOUT, heartbeat=HEARTBEAT
+            )
+        if scheme == "amqps":
+            return kombu.Connection(url, connect_timeout=CONNECT_TIMEOUT, heartbeat=HEARTBEAT)
+        options = {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_keepalive": True}
+        if scheme == "redis+socket":
+            return kombu.Connection(f"socket://{rest}", transport=kombu_redis.Transport)
+        if scheme in ("redis", "rediss"):
+            parts = parse_url(url)
+            if scheme == "rediss":
+                parts.setdefault("ssl", {})
+            return kombu.Connection(
+                **{**parts, "transport": kombu_redis.Transport}, transport_options=options
+            )
+    except (ValueError, TypeError, KombuError) as error:
+        raise ConfigurationError("TELEGRAM_BROKER_URL: not a URL that kombu understands") from error
+    raise ConfigurationError(
+        "TELEGRAM_BROKER_URL: expected amqp://, amqps://, redis://, rediss:// or redis+socket://"
+    )
+
+
+def is_amqp(connection: kombu.Connection) -> bool:
+    """Whether a real AMQP broker is behind it, with confirms and queue arguments."""
+    return bool(connection.transport.driver_type == "amqp")
+
+
+@contextmanager
+def translated_errors(connection: kombu.Connection) -> Iterator[None]:
+    """Raise our errors for kombu's and the drivers', naming the server, never the password."""
+    lost = connection.connection_errors
+    refused = connection.channel_errors
+    try:
+        yield
+    except refused as error:
+        raise BrokerError(f"{place(connection)}: {_said(error)}") from error
+    except lost as error:
+        if "ACCESS_REFUSED" in str(error) or "NOT_ALLOWED" in str(error):
+            raise BrokerError(
+                f"{place(connection)}: {_said(error)}; check user, password and virtual host"
+            ) from error
+        raise BrokerUnavailable(f"{place(connection)}: {_said(error)}") from error
+    except (KombuError, OSError) as error:
+        raise BrokerUnavailable(f"{place(connection)}: {_said(error)}") from error
+
+
+def place(connection: kombu.Connection) -> str:
+    """Say where the broker is, without user or password."""
+    host = str(connection.hostname or "localhost")
+    if "://" in host:
+        return f"broker at {urlsplit(host).path}"
+    return f"broker at {host}{f':{connection.port}' if connection.port else ''}"
+
+
+def close_quietly(connection: kombu.Connection) -> None:
+    """Close, also when the server is gone: what it still held of us, it drops by itself."""
+    try:
+        connection.release()
+    except (*connection.connection_errors, *connection.channel_errors, KombuError, OSError):
+        connection.collect()
+
+
+def _said(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

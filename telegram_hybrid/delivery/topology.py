@@ -1,0 +1,76 @@
+"""Topology: declaring what stands on the broker, idempotently, from both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import amqp
+import kombu
+
+from telegram_hybrid.connect.broker import is_amqp, place, translated_errors
+from telegram_hybrid.errors import TopologyConflict
+from telegram_hybrid.schema.broker import Topology
+
+#: How often a quorum queue hands out an event again before it dead-letters it by itself: the way
+#: out for an event that kills the whole process. Far above a handler's own attempts, because
+#: every event that a killed consumer had prefetched counts as handed out.
+DELIVERY_LIMIT = 50
+
+
+def declare_exchanges(connection: kombu.Connection, channel: Any, topology: Topology) -> None:
+    """Declare the exchange, its dead-letter exchange, and the queue behind that one.
+
+    Raises `TopologyConflict` if one stands there with other properties, or `BrokerError`.
+    """
+    with _declaring(connection):
+        for exchange in (topology.exchange, topology.dead_letter_exchange):
+            channel.exchange_declare(exchange, "topic", durable=True, auto_delete=False)
+        _declare(connection, channel, topology.dead_letter_queue, {})
+        channel.queue_bind(
+            topology.dead_letter_queue, topology.dead_letter_exchange, routing_key="#"
+        )
+
+
+def declare_queue(
+    connection: kombu.Connection,
+    channel: Any,
+    topology: Topology,
+    queue: str,
+    bind: Sequence[str],
+) -> None:
+    """Declare a consumer's queue and bind it to the exchange by each routing key of `bind`.
+
+    A quorum queue with a delivery limit that dead-letters to the topology's exchange; on Redis a
+    list, whose dead letters are only rows. Bindings that are no longer wanted stay. Raises
+    `TopologyConflict` if a queue of this name stands there with other properties.
+    """
+    dead_letters = {
+        "x-delivery-limit": DELIVERY_LIMIT,
+        "x-dead-letter-exchange": topology.dead_letter_exchange,
+    }
+    with _declaring(connection):
+        _declare(connection, channel, queue, dead_letters)
+        for routing_key in bind:
+            channel.queue_bind(queue, topology.exchange, routing_key=routing_key)
+
+
+@contextmanager
+def _declaring(connection: kombu.Connection) -> Iterator[None]:
+    with translated_errors(connection):
+        try:
+            yield
+        except amqp.exceptions.PreconditionFailed as error:
+            raise TopologyConflict(
+                f"{place(connection)}: {error.reply_text}; "
+                "use another name, or delete what stands there after emptying it"
+            ) from error
+
+
+def _declare(
+    connection: kombu.Connection, channel: Any, queue: str, arguments: dict[str, Any]
+) -> None:
+    # Classic arguments mean nothing to the Redis transport.
+    arguments = {"x-queue-type": "quorum", **arguments} if is_amqp(connection) else {}
+    channel.queue_declare(queue, durable=True, auto_delete=False, arguments=arguments)

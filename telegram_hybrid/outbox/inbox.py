@@ -2,40 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from uuid import UUID
 
+import attrs
 from sqlalchemy import Connection
 
 from telegram_hybrid.schema.postgres.sql import sql
 
 
-def receive(
-    connection: Connection,
-    schema: str,
-    queue: str,
-    *,
-    event_id: UUID,
-    channel_id: int,
-    message_id: int,
-) -> bool:
-    """Note the event as dealt with in this transaction; False if it was before.
+@attrs.frozen(slots=True)
+class Entry:
+    """One event, by its id and its message."""
 
-    Of two transactions with the same event, the second waits for the first's end.
+    event_id: UUID
+    channel_id: int
+    message_id: int
+
+
+def receive(connection: Connection, schema: str, queue: str, entries: Sequence[Entry]) -> set[UUID]:
+    """Note events as dealt with in this transaction; return those that were not before.
+
+    Of two transactions with the same event, the second waits for the first's end. The events are
+    noted in the order of their ids, so that two such transactions never deadlock.
     """
-    inserted = connection.execute(
+    rows = connection.execute(
         sql(_RECEIVE, schema),
         {
             "queue": queue,
-            "event_id": event_id,
-            "channel_id": channel_id,
-            "message_id": message_id,
+            "event_id": [entry.event_id for entry in entries],
+            "channel_id": [entry.channel_id for entry in entries],
+            "message_id": [entry.message_id for entry in entries],
         },
     )
-    return inserted.rowcount == 1
+    return set(rows.scalars())
 
 
 _RECEIVE = """
 INSERT INTO "{schema}".inbox (queue, event_id, channel_id, message_id)
-VALUES (:queue, :event_id, :channel_id, :message_id)
+SELECT :queue, event_id, channel_id, message_id
+FROM unnest(CAST(:event_id AS uuid[]), CAST(:channel_id AS bigint[]),
+            CAST(:message_id AS bigint[])) AS event (event_id, channel_id, message_id)
+ORDER BY event_id
 ON CONFLICT DO NOTHING
+RETURNING event_id
 """

@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
-SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+SHARED_DATA = Path(
+    os.environ.get("TELEGRAM_HYBRID_SHARED_DATA")
+    or Path(__file__).resolve().parents[2] / "shared" / "data"
+)
 
 # What CI cannot provide. Searched in the reason of the skip.
 _ALLOWED = [

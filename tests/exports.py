@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-def post(message_id: int = 1, **fields: Any) -> dict[str, Any]:
+def post(message_id: int = 1, /, **fields: Any) -> dict[str, Any]:
     """Return a raw message of a Desktop export."""
     return {
         "id": message_id,

@@ -176,8 +176,8 @@ class DesktopExport:
         return self._headers.get(place, {})
 
     def _no_export(self) -> InvalidFile:
-        keys = ", ".join(("messages", *_LISTS))
-        return self.file.error(f"is not a Telegram Desktop export: it has none of {keys}")
+        keys = "with " + " or ".join(("messages", *_LISTS))
+        return self.file.error(f"is not a Telegram Desktop export ({keys}) nor Bot API updates")
 
 
 def _collect(stream: Events, file: SourceFile, headers: dict[str, Header]) -> None:

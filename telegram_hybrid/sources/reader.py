@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 
 from telegram_hybrid.errors import InvalidFile, InvalidInput
 from telegram_hybrid.model import Channel, Message
+from telegram_hybrid.sources.botapi_files import BotApiFile, is_botapi
 from telegram_hybrid.sources.desktop import DesktopExport
 from telegram_hybrid.sources.files import SourceFile
 from telegram_hybrid.sources.report import Report, Skipped
@@ -142,4 +143,6 @@ def open_source(
 
 
 def _source(file: SourceFile, timezone: tzinfo, report: Report) -> Source:
+    if is_botapi(file.head):
+        return BotApiFile(file)
     return DesktopExport(file, timezone=timezone, report=report)

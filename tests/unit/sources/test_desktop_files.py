@@ -307,7 +307,7 @@ def test_leaving_early_closes_the_file(write: Write) -> None:
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     # Broken on purpose: with the messages kept in a list, the second peak is 6 times the first.
-    raw = json.dumps(post(message_id=0)).replace('"id": 0', '"id": %d')
+    raw = json.dumps(post(0)).replace('"id": 0', '"id": %d')
 
     def peak(count: int) -> int:
         path = tmp_path / f"{count}.json"

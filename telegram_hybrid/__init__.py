@@ -36,6 +36,7 @@ from telegram_hybrid.model import (
 from telegram_hybrid.settings import Settings
 
 if TYPE_CHECKING:
+    from telegram_hybrid.delivery.subscription import consumer
     from telegram_hybrid.embedded.session import open_embedded as embedded
     from telegram_hybrid.hybrid import Hybrid, connect
 
@@ -61,14 +62,20 @@ __all__ = [
     "Status",
     "__version__",
     "connect",
+    "consumer",
     "embedded",
 ]
+
+_LATE = {
+    "Hybrid": "telegram_hybrid.hybrid",
+    "consumer": "telegram_hybrid.delivery.subscription",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Import what needs a driver when it is first asked for (PEP 562)."""
     if name in ("connect", "embedded"):
         return importlib.import_module(f"telegram_hybrid.{name}")
-    if name == "Hybrid":
-        return importlib.import_module("telegram_hybrid.hybrid").Hybrid
+    if name in _LATE:
+        return getattr(importlib.import_module(_LATE[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from types import TracebackType
+from typing import Any
 
+import kombu
 from sqlalchemy import Connection
 
 from telegram_hybrid.cache import MessageCache
 from telegram_hybrid.connect import postgres
+from telegram_hybrid.connect.broker import open_broker
 from telegram_hybrid.connect.redis import open_redis
+from telegram_hybrid.delivery.consumer import Consumer
+from telegram_hybrid.delivery.relay import Relay
+from telegram_hybrid.delivery.subscription import ALL_CHANNELS, Handler, Subscription, consumer
+from telegram_hybrid.delivery.wake import RedisWake
+from telegram_hybrid.errors import ConfigurationError
 from telegram_hybrid.model import Change
 from telegram_hybrid.repositories.channels import Channels
 from telegram_hybrid.repositories.messages import Messages
 from telegram_hybrid.repositories.transaction import Transaction, Transactions
+from telegram_hybrid.schema.broker import Topology
 from telegram_hybrid.schema.postgres import migrate
 from telegram_hybrid.schema.postgres.sql import sql
 from telegram_hybrid.schema.redis.keys import Keys
@@ -62,6 +72,52 @@ class Hybrid:
         with self._transactions.begin() as transaction:
             yield transaction
 
+    def relay(self, **options: Any) -> Relay:
+        """Return a relay of the outbox, not yet started: `start()`, or `run(stop)` in this thread.
+
+        `options` are those of `Relay`. Any number of relays, in any processes, share the work.
+        Raises `ConfigurationError` without a broker.
+        """
+        wake = RedisWake(self._redis, self.cache.keys.wake) if self._redis is not None else None
+        return Relay(
+            self.engine,
+            self._schema,
+            self._open_broker(),
+            self.cache.invalidate,
+            wake,
+            topology=self._topology,
+            **options,
+        )
+
+    def consume(
+        self,
+        handler: Subscription | Handler,
+        *,
+        queue: str | None = None,
+        bind: str | Sequence[str] | None = None,
+        **options: Any,
+    ) -> Consumer[Transaction]:
+        """Return a consumer, not yet started: `start()`, or `run(stop)` in this thread.
+
+        `handler` was made by `@consumer`, or is a function `(event, tx)` and `queue` is given.
+        `tx` is a transaction as from `transaction()`: what it writes commits together with the
+        inbox row (P4). `options` are those of `Consumer`. Raises `ConfigurationError` without a
+        broker, `InvalidInput` without a queue.
+        """
+        if not isinstance(handler, Subscription):
+            handler = consumer(queue=queue or "", bind=bind or ALL_CHANNELS)(handler)
+        return Consumer(
+            self.engine,
+            self._schema,
+            self._open_broker(),
+            queue or handler.queue,
+            bind or handler.bind,
+            handler.handler,
+            self.transaction,
+            topology=self._topology,
+            **options,
+        )
+
     def migrate(self) -> migrate.MigrationStatus:
         """Bring the database's schema to this library's revision; safe from many processes."""
         with postgres.translated_errors(self.engine), self.engine.connect() as connection:
@@ -94,6 +150,16 @@ class Hybrid:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    @property
+    def _topology(self) -> Topology:
+        return Topology(self.settings.exchange)
+
+    def _open_broker(self) -> Callable[[], kombu.Connection]:
+        url = self.settings.broker_url
+        if url is None:
+            raise ConfigurationError("no broker: set TELEGRAM_BROKER_URL or TELEGRAM_RABBITMQ_HOST")
+        return partial(open_broker, url)
 
     def _connection(self) -> AbstractContextManager[Connection]:
         return postgres.transaction(self.engine)

@@ -1,0 +1,52 @@
+"""Subscription: a handler, and the queue and bindings it wants; made by `@consumer`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+
+from telegram_hybrid.errors import InvalidInput
+from telegram_hybrid.model import Event
+
+#: Bind this for the events of all channels.
+ALL_CHANNELS = "telegram.channel.#"
+
+Handler = Callable[[Event, Any], object]
+
+
+@attrs.frozen(slots=True)
+class Subscription:
+    """What `hybrid.consume` runs. Calling it calls the handler, as a unit test would."""
+
+    handler: Handler
+    queue: str
+    bind: tuple[str, ...]
+
+    def __call__(self, event: Event, tx: Any) -> object:
+        """Handle one event in the open transaction `tx`."""
+        return self.handler(event, tx)
+
+
+def consumer(
+    *, queue: str, bind: str | Sequence[str] = ALL_CHANNELS
+) -> Callable[[Handler], Subscription]:
+    """Make a function the handler of `queue`, which is bound by `bind` to the exchange.
+
+        @th.consumer(queue="signals", bind="telegram.channel.-1001649127710")
+        def on_message(event, tx): ...
+
+    Run it with `hybrid.consume(on_message)` or `python -m telegram_hybrid consume module:on_message`.
+    Raises `InvalidInput` for an empty queue name or binding.
+    """
+    keys = (bind,) if isinstance(bind, str) else tuple(bind)
+    if not queue:
+        raise InvalidInput("queue", "a consumer's queue needs a name")
+    if not keys or not all(keys):
+        raise InvalidInput("bind", "at least one routing key, such as telegram.channel.#")
+
+    def subscribe(handler: Handler) -> Subscription:
+        return Subscription(handler, queue, keys)
+
+    return subscribe

@@ -37,7 +37,7 @@ def consumer(
         @th.consumer(queue="signals", bind="telegram.channel.-1001649127710")
         def on_message(event, tx): ...
 
-    Run it with `hybrid.consume(on_message)` or `python -m telegram_hybrid consume module:on_message`.
+    Run it with `hybrid.consume(on_message)`, or with the command `consume module:on_message`.
     Raises `InvalidInput` for an empty queue name or binding.
     """
     keys = (bind,) if isinstance(bind, str) else tuple(bind)

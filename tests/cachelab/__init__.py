@@ -1,0 +1,1 @@
+"""What the cache tests share: a model of Redis, an explorer of interleavings, rows to read."""

@@ -1,0 +1,30 @@
+"""A real Valkey for the cache tests, and one of its own for a test that harms it."""
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+from servers.valkey import Valkey
+
+from telegram_hybrid.connect.redis import open_redis
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[Valkey]:
+    server = Valkey()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_valkey() -> Iterator[Valkey]:
+    server = Valkey()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def client(valkey: Valkey) -> Iterator[redis.Redis]:
+    with open_redis(valkey.url) as client:
+        client.flushall()
+        yield client

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import select
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import msgspec
 import psycopg
 import sqlalchemy
-from sqlalchemy import Connection, Engine, create_engine, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
 
 from telegram_hybrid.errors import (
     CommitUnknown,
@@ -39,11 +41,10 @@ def open_engine(settings: Settings, *, application_name: str = "telegram_hybrid"
         url = make_url(settings.database_url).set(drivername="postgresql+psycopg")
     except sqlalchemy.exc.ArgumentError as error:
         raise ConfigurationError("TELEGRAM_DATABASE_URL: not a URL") from error
-    return create_engine(
+    engine = create_engine(
         url,
         pool_size=settings.pool_size,
         max_overflow=settings.pool_size,
-        pool_pre_ping=True,
         json_deserializer=msgspec.json.decode,
         connect_args={
             "prepare_threshold": None,
@@ -51,6 +52,20 @@ def open_engine(settings: Settings, *, application_name: str = "telegram_hybrid"
             "application_name": application_name,
         },
     )
+    event.listen(engine, "checkout", _refuse_closed)
+    return engine
+
+
+def _refuse_closed(connection: Any, _record: object, _proxy: object) -> None:
+    """Have the pool replace a connection whose server has gone, without asking the server.
+
+    A server that ends a connection closes its socket, which then is readable; an idle one that
+    is well has nothing to say. SQLAlchemy's pre-ping costs three round trips for the same.
+    """
+    readable = select.poll()
+    readable.register(connection.fileno(), select.POLLIN)
+    if readable.poll(0):
+        raise sqlalchemy.exc.DisconnectionError("the server has closed an idle connection")
 
 
 @contextmanager

@@ -1,0 +1,44 @@
+"""The engine: a server that restarted is met again without an error (P8, for the database)."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from sqlalchemy import text
+
+from telegram_hybrid import Hybrid
+from telegram_hybrid.errors import DatabaseUnavailable
+from telegram_hybrid.testing import make_message
+
+pytestmark = pytest.mark.integration
+
+
+def test_connections_that_the_server_closed_while_idle_are_replaced(hybrid: Hybrid) -> None:
+    # Broken on purpose: without the listener the first save raises DatabaseUnavailable.
+    hybrid.messages.save(make_message())
+    others = text(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    with hybrid.engine.connect() as first:
+        with hybrid.engine.connect() as second:
+            second.execute(text("SELECT 1"))
+        first.execute(others)
+    time.sleep(0.1)
+    for _ in range(3):
+        hybrid.messages.save(make_message())
+
+
+def test_a_connection_that_breaks_inside_a_transaction_is_a_typed_retryable_error(
+    hybrid: Hybrid,
+) -> None:
+    with pytest.raises(DatabaseUnavailable) as broken, hybrid.transaction() as tx:
+        tx.messages.save(message := make_message())
+        pid = tx.connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        with hybrid.engine.begin() as other:
+            other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+        time.sleep(0.1)
+        tx.messages.save(make_message())
+    assert broken.value.retryable
+    assert hybrid.messages.get(*message.key) is None

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
+import amqp
 import kombu
+import redis
 from kombu.exceptions import KombuError
 from kombu.utils.url import parse_url
 
@@ -48,16 +50,13 @@ def _connection(url: str) -> kombu.Connection:
             )
         if scheme == "amqps":
             return kombu.Connection(url, connect_timeout=CONNECT_TIMEOUT, heartbeat=HEARTBEAT)
-        options = {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_keepalive": True}
         if scheme == "redis+socket":
             return kombu.Connection(f"socket://{rest}", transport=kombu_redis.Transport)
         if scheme in ("redis", "rediss"):
             parts = parse_url(url)
             if scheme == "rediss":
                 parts.setdefault("ssl", {})
-            return kombu.Connection(
-                **{**parts, "transport": kombu_redis.Transport}, transport_options=options
-            )
+            return kombu.Connection(**{**parts, "transport": kombu_redis.Transport})
     except (ValueError, TypeError, KombuError) as error:
         raise ConfigurationError("TELEGRAM_BROKER_URL: not a URL that kombu understands") from error
     raise ConfigurationError(
@@ -73,20 +72,25 @@ def is_amqp(connection: kombu.Connection) -> bool:
 @contextmanager
 def translated_errors(connection: kombu.Connection) -> Iterator[None]:
     """Raise our errors for kombu's and the drivers', naming the server, never the password."""
-    lost = connection.connection_errors
-    refused = connection.channel_errors
     try:
         yield
-    except refused as error:
-        raise BrokerError(f"{place(connection)}: {_said(error)}") from error
-    except lost as error:
-        if "ACCESS_REFUSED" in str(error) or "NOT_ALLOWED" in str(error):
-            raise BrokerError(
-                f"{place(connection)}: {_said(error)}; check user, password and virtual host"
-            ) from error
-        raise BrokerUnavailable(f"{place(connection)}: {_said(error)}") from error
-    except (KombuError, OSError) as error:
-        raise BrokerUnavailable(f"{place(connection)}: {_said(error)}") from error
+    except connection.channel_errors as error:
+        raise BrokerError(_told(connection, error)) from error
+    except (*connection.connection_errors, KombuError, OSError) as error:
+        told = _told(connection, error)
+        raise (BrokerError if _is_refusal(error) else BrokerUnavailable)(told) from error
+
+
+def _told(connection: kombu.Connection, error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    advice = "; check user, password and virtual host" if _is_refusal(error) else ""
+    return f"{place(connection)}: {lines[0] if lines else type(error).__name__}{advice}"
+
+
+def _is_refusal(error: BaseException) -> bool:
+    if isinstance(error, (amqp.exceptions.AccessRefused, amqp.exceptions.NotAllowed)):
+        return True
+    return isinstance(error, redis.exceptions.AuthenticationError)
 
 
 def place(connection: kombu.Connection) -> str:
@@ -103,8 +107,3 @@ def close_quietly(connection: kombu.Connection) -> None:
         connection.release()
     except (*connection.connection_errors, *connection.channel_errors, KombuError, OSError):
         connection.collect()
-
-
-def _said(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

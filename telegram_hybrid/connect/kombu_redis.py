@@ -22,7 +22,9 @@ from uuid import uuid4
 import msgspec
 from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 
 #: Seconds between two looks for messages of consumers that are gone.
 RECLAIM_INTERVAL = 5.0
@@ -80,6 +82,10 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
     QoS = QoS
     # As text: base64 would add a third, and JSON within JSON reads as it is.
     body_encoding = "utf-8"
+    # Seconds; kombu would wait for ever for an answer on a connection that died silently.
+    socket_timeout = 10.0
+    socket_connect_timeout = 5.0
+    socket_keepalive = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # The name of every connection of this channel. As long as the server knows one by it,
@@ -91,6 +97,11 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         self._taken: dict[str, bytes] = {}
         self._acknowledged: list[bytes] = []
         super().__init__(*args, **kwargs)
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        # Nothing is tried twice behind our back: whoever uses the connection decides.
+        never = {"retry": Retry(NoBackoff(), 0), "retry_on_timeout": False}
+        return {**super()._connparams(asynchronous), **never}
 
     # Publishing
 
@@ -123,21 +134,38 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
 
     def basic_consume(self, queue: str, *args: Any, **kwargs: Any) -> Any:
         """Consume from `queue`, after putting back what a killed consumer of it left."""
+        self._settle_on(queue)
+        self.reclaim(at_once=True)
+        return super().basic_consume(queue, *args, **kwargs)
+
+    def _get(self, queue: str) -> dict[str, Any]:
+        self._settle_on(queue)
+        self._announce(self)
+        with self.conn_or_acquire() as client:
+            item = client.lmove(queue, _in_flight(queue, self.client_name), "RIGHT", "LEFT")
+        if item is None:
+            raise Empty
+        return self._noted(item)
+
+    def _settle_on(self, queue: str) -> None:
         if self._queue not in (None, queue):
             raise ValueError(f"this channel consumes from {self._queue}: open another for {queue}")
         self._queue = queue
-        self.reclaim(at_once=True)
-        return super().basic_consume(queue, *args, **kwargs)
+
+    def _announce(self, since: object) -> None:
+        """Enter this channel among the queue's consumers, once since `since` is what it is."""
+        if self._announced is not since:
+            with self.conn_or_acquire() as client:
+                client.sadd(_owners(self._queue or ""), self.client_name)
+            self._announced = since
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         self.flush()
         if self._queue is None or not self.active_queues:
             return
         connection = self.client.connection
-        if self._announced is not connection._sock:
-            with self.conn_or_acquire() as client:
-                client.sadd(_owners(self._queue), self.client_name)
-            self._announced = connection._sock
+        # Again after each reconnection: others may have taken this channel for gone meanwhile.
+        self._announce(connection._sock)
         self._in_poll = connection
         self._brpop_sent_at = monotonic()
         connection.send_command(
@@ -177,9 +205,12 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
             return taken
 
     def _hand_over(self, item: bytes) -> None:
+        self.connection._deliver(self._noted(item), self._queue)
+
+    def _noted(self, item: bytes) -> dict[str, Any]:
         message = _decoded(item)
         self._taken[message["properties"]["delivery_tag"]] = item
-        self.connection._deliver(message, self._queue)
+        return message
 
     def settle(self, delivery_tag: str, *, requeue: bool = False) -> None:
         """Remove a message from what is in flight, now or with the next batch."""

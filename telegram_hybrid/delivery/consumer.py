@@ -186,9 +186,7 @@ class Consumer(Worker, Generic[Tx]):
                     self._handle(connection, jobs, stop)
                 if not jobs or now - drained_at > 1.0:
                     # Also between busy handlers: heartbeats of the broker must be read.
-                    wait = 0.001 if jobs else _IDLE
-                    due = self._schedule.due(monotonic())
-                    self._drain(connection, wait if due is None else max(0.001, min(due, wait)))
+                    self._drain(connection, 0.0 if jobs else _IDLE)
                     drained_at = monotonic()
         finally:
             close_quietly(connection)
@@ -201,9 +199,14 @@ class Consumer(Worker, Generic[Tx]):
         return channel
 
     def _drain(self, connection: kombu.Connection, seconds: float) -> None:
-        with translated_errors(connection), suppress(TimeoutError):
-            connection.drain_events(timeout=seconds)
+        """Take in what arrives within `seconds`, and what is there already, up to a batch."""
+        due = self._schedule.due(monotonic())
+        wait = seconds if due is None else min(due, seconds)
         with translated_errors(connection):
+            with suppress(TimeoutError):
+                connection.drain_events(timeout=wait)
+                while len(self._schedule) < self._batch:
+                    connection.drain_events(timeout=0.0)
             connection.heartbeat_check()
 
     def _arrived(self, message: Any) -> None:

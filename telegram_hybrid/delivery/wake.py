@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from threading import Event
+from time import monotonic
 from typing import Any, Protocol
 
 from redis.exceptions import RedisError
@@ -45,16 +46,18 @@ class LocalWake:
 class RedisWake:
     """Wake-ups through Redis pub/sub, where writers PUBLISH to `topic` after their commits.
 
-    `client` is a redis-py client. While Redis is away this is plain polling, and it subscribes
-    again at most once a second.
+    `client` is a redis-py client, one that gives up soon: its retries delay the polling. While
+    Redis is away this is plain polling, and it subscribes again at most once a second.
     """
 
     _SLICE = 0.2  # Seconds: how soon `notify` is noticed.
+    _AGAIN = 1.0  # Seconds between two tries to subscribe.
 
     def __init__(self, client: Any, topic: str) -> None:
         self._client = client
         self._topic = topic
         self._pubsub: Any = None
+        self._subscribe_at = 0.0
         self._local = LocalWake()
 
     def wait(self, timeout: float) -> bool:
@@ -81,6 +84,9 @@ class RedisWake:
     def _listen(self, seconds: float) -> bool:
         try:
             if self._pubsub is None:
+                if monotonic() < self._subscribe_at:
+                    return self._local.wait(seconds)
+                self._subscribe_at = monotonic() + self._AGAIN
                 self._pubsub = self._client.pubsub(ignore_subscribe_messages=True)
                 self._pubsub.subscribe(self._topic)
             if self._pubsub.get_message(timeout=seconds) is None:
@@ -90,6 +96,5 @@ class RedisWake:
                 continue
         except (RedisError, OSError):
             self.close()
-            self._local.wait(seconds)
-            return False
+            return self._local.wait(seconds)
         return True

@@ -1,0 +1,345 @@
+"""The consumer: each event into its handler's transaction, effectively once (P4)."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from stand import ALL, Stand, until
+
+from telegram_hybrid.connect import postgres
+from telegram_hybrid.connect.broker import close_quietly
+from telegram_hybrid.delivery.backoff import Backoff
+from telegram_hybrid.delivery.consumer import PlainTransaction
+from telegram_hybrid.delivery.publisher import open_publisher
+from telegram_hybrid.delivery.topology import declare_exchanges, declare_queue
+from telegram_hybrid.errors import BrokerUnavailable, DatabaseUnavailable, TopologyConflict
+from telegram_hybrid.model import Event
+from telegram_hybrid.schema.broker import seal
+
+pytestmark = pytest.mark.integration
+
+QUICK = Backoff(first=0.05, most=0.2)
+
+
+class Handler:
+    """Writes each event into a table of its own, in the consumer's transaction."""
+
+    def __init__(self, at: Stand, fail: Callable[[Event], bool] = lambda event: False) -> None:
+        self.at = at
+        self.fail = fail
+        self.calls: list[int] = []
+        at.execute("CREATE TABLE {s}.effects (n bigserial, sequence bigint, channel_id bigint)")
+
+    def __call__(self, event: Event, tx: Any) -> None:
+        self.calls.append(event.sequence)
+        tx.connection.execute(
+            text(f"INSERT INTO {self.at.schema}.effects (sequence, channel_id) VALUES (:s, :c)"),
+            {"s": event.sequence, "c": event.channel_id},
+        )
+        if self.fail(event):
+            raise LookupError(f"no such thing as {event.message.message_id}")
+
+    def effects(self, channel: int | None = None) -> list[int]:
+        rows = self.at.rows("SELECT sequence, channel_id FROM {s}.effects ORDER BY n")
+        return [row.sequence for row in rows if channel in (None, row.channel_id)]
+
+
+def publish(at: Stand, number: int, channels: Any = (-1001,)) -> list[int]:
+    """Feed events and relay them into the stand's queue; return their sequence numbers."""
+    at.consumer(lambda event, tx: None).declare()
+    at.feed(number, channels)
+    ids = at.outbox()
+    relay = at.relay(owner="publish")
+    while relay.step():
+        pass
+    relay.close()
+    return ids
+
+
+@pytest.mark.parametrize("batch", [1, 10])
+def test_every_event_takes_effect_once_in_order_and_leaves_the_queue(at: Stand, batch: int):
+    handler = Handler(at)
+    ids = publish(at, 40, [-1001, -1002])
+    consumer = at.consumer(handler, batch=batch)
+    consumer.start()
+    until(lambda: consumer.counters.consumed == 40)
+    assert consumer.stop()
+    for channel in (-1001, -1002):
+        got = handler.effects(channel)
+        assert len(got) == 20
+        assert got == sorted(got)
+    assert sorted(handler.effects()) == ids
+    assert at.value("SELECT count(*) FROM {s}.inbox WHERE queue = :q", q=at.queue) == 40
+    assert at.taken() == []
+
+
+@pytest.mark.parametrize("batch", [1, 10])
+def test_an_event_that_comes_twice_takes_effect_once(at: Stand, batch: int):
+    # Broken on purpose: calling the handler whatever `receive` said gave two effects each.
+    handler = Handler(at)
+    publish(at, 5)
+    repeated = at.taken()
+    envelopes = [
+        seal(
+            event_id=event.event_id,
+            type=event.type.value,
+            sequence=event.sequence,
+            occurred_at=event.occurred_at,
+            channel_id=event.channel_id,
+            message_id=event.message.message_id,
+            payload=event.message.to_json().decode(),
+            traceparent=None,
+        )
+        for event in repeated
+    ]
+    publisher = open_publisher(at.broker(), at.topology)
+    publisher.publish(envelopes)
+    publisher.publish(envelopes)
+    publisher.close()
+    consumer = at.consumer(handler, batch=batch)
+    consumer.start()
+    until(lambda: consumer.counters.consumed + consumer.counters.duplicates == 10)
+    assert consumer.stop()
+    assert consumer.counters.duplicates == 5
+    assert handler.effects() == [event.sequence for event in repeated]
+
+
+@pytest.mark.parametrize("batch", [1, 10])
+def test_a_failing_handler_leaves_nothing_is_called_again_and_keeps_its_channels_order(
+    at: Stand, batch: int
+):
+    # Broken on purpose: `done` instead of a retry in `_failed` lost the event's effect.
+    failures: dict[int, int] = {}
+
+    def fail(event: Event) -> bool:
+        if event.message.message_id != 2:
+            return False
+        failures[event.sequence] = failures.get(event.sequence, 0) + 1
+        return failures[event.sequence] <= 3 + (batch > 1)
+
+    handler = Handler(at, fail)
+    ids = publish(at, 12, [-1001, -1002])
+    consumer = at.consumer(handler, backoff=QUICK, batch=batch)
+    consumer.start()
+    until(lambda: consumer.counters.consumed == 12)
+    assert consumer.stop()
+    assert consumer.counters.retried == 3
+    assert sorted(handler.effects()) == ids
+    for channel in (-1001, -1002):
+        assert handler.effects(channel) == sorted(handler.effects(channel))
+
+
+def test_other_channels_go_on_while_one_waits(at: Stand):
+    handler = Handler(at, lambda event: event.channel_id == -1001)
+    publish(at, 20, [-1001, -1002])
+    slow = Backoff(first=30.0, most=30.0)
+    consumer = at.consumer(handler, backoff=slow)
+    consumer.start()
+    until(lambda: consumer.counters.consumed == 10)
+    assert consumer.stop(5.0)
+    assert len(handler.effects(-1002)) == 10
+    assert handler.effects(-1001) == []
+    assert len(at.taken()) == 10
+
+
+def test_an_event_that_fails_for_good_becomes_one_dead_letter_and_the_channel_goes_on(at: Stand):
+    handler = Handler(at, lambda event: event.message.message_id == 1)
+    ids = publish(at, 3)
+    consumer = at.consumer(handler, max_attempts=3, backoff=QUICK)
+    consumer.start()
+    until(lambda: consumer.counters.consumed == 2 and consumer.counters.dead == 1)
+    assert consumer.stop()
+    assert handler.effects() == [ids[0], ids[2]]
+    assert handler.calls.count(ids[1]) == 3
+    (letter,) = at.rows("SELECT * FROM {s}.dead_letters")
+    assert (letter.queue, letter.sequence, letter.attempts) == (at.queue, ids[1], 3)
+    assert letter.reason == "LookupError: no such thing as 1"
+    assert at.taken() == []
+    assert at.value("SELECT count(*) FROM {s}.inbox") == 3
+
+
+def test_rabbitmq_gets_the_dead_letter_too(rabbit_at: Stand):
+    handler = Handler(rabbit_at, lambda event: True)
+    (sequence,) = publish(rabbit_at, 1)
+    consumer = rabbit_at.consumer(handler, max_attempts=1)
+    consumer.start()
+    until(lambda: consumer.counters.dead == 1)
+    assert consumer.stop()
+    found: list[Event] = []
+    until(lambda: found.extend(rabbit_at.taken(rabbit_at.topology.dead_letter_queue)) or found)
+    assert [event.sequence for event in found] == [sequence]
+
+
+@pytest.mark.parametrize("body", [b"junk", b'{"channel_id": 0}', b""])
+def test_a_message_that_is_no_event_becomes_a_dead_letter_and_blocks_nothing(at: Stand, body):
+    handler = Handler(at)
+    at.consumer(handler).declare()
+    connection = at.broker()
+    channel = connection.channel()
+    declare_exchanges(connection, channel, at.topology)
+    message = channel.prepare_message(
+        body if at.settings.broker_url.startswith("amqp") else body.decode(),
+        content_type="text/plain",
+        content_encoding="utf-8",
+        properties={},
+    )
+    channel.basic_publish(message, exchange=at.topology.exchange, routing_key="telegram.channel.-7")
+    close_quietly(connection)
+    publish(at, 1)
+    consumer = at.consumer(handler)
+    consumer.start()
+    until(lambda: consumer.counters.dead == 1 and consumer.counters.consumed == 1)
+    assert consumer.stop()
+    (letter,) = at.rows("SELECT *, payload->>'body' AS body FROM {s}.dead_letters")
+    assert letter.body == body.decode()
+    assert letter.channel_id == -7
+    assert letter.reason.startswith("unreadable: ")
+
+
+def test_garbage_that_is_not_even_a_kombu_message_is_buried_too(redis_at: Stand):
+    import redis
+
+    handler = Handler(redis_at)
+    redis_at.consumer(handler).declare()
+    path = redis_at.settings.broker_url.removeprefix("redis+socket://").partition("?")[0]
+    with redis.Redis(unix_socket_path=path) as client:
+        client.lpush(redis_at.queue, b"\xff\x00", b'{"properties": 3}', b"[]")
+    consumer = redis_at.consumer(handler)
+    consumer.start()
+    until(lambda: consumer.counters.dead == 3)
+    assert consumer.stop()
+    assert redis_at.value("SELECT count(*) FROM {s}.dead_letters") == 3
+
+
+def test_a_lost_database_is_waited_for_and_is_not_the_handlers_failure(at: Stand):
+    # Broken on purpose: counting DatabaseUnavailable as a failure buried the events.
+    handler = Handler(at)
+    publish(at, 6)
+    down = threading.Event()
+    down.set()
+
+    @contextmanager
+    def transaction():
+        if down.is_set():
+            raise DatabaseUnavailable("gone")
+        with postgres.transaction(at.engine) as connection:
+            yield PlainTransaction(connection)
+
+    consumer = at.consumer(handler, transaction=transaction, max_attempts=2)
+    consumer.start()
+    until(lambda: consumer.counters.failures >= 4)
+    assert consumer.counters.dead == consumer.counters.retried == 0
+    down.clear()
+    until(lambda: consumer.counters.consumed == 6)
+    assert consumer.stop()
+    assert at.value("SELECT count(*) FROM {s}.dead_letters") == 0
+
+
+def test_sessions_that_the_server_ends_cost_nothing_but_time(at: Stand):
+    handler = Handler(at, lambda event: time.sleep(0.01) is not None)
+    ids = publish(at, 30, [-1001, -1002])
+    consumer = at.consumer(handler, max_attempts=1)
+    consumer.start()
+    for _ in range(8):
+        time.sleep(0.05)
+        at.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid() "
+            "AND query LIKE '%{s}%'"
+        )
+    until(lambda: consumer.counters.consumed + consumer.counters.duplicates >= 30)
+    assert consumer.stop()
+    assert sorted(handler.effects()) == ids
+    assert consumer.counters.failures > 0
+    assert consumer.counters.dead == 0
+
+
+def test_a_lost_broker_is_waited_for(at: Stand):
+    handler = Handler(at)
+    ids = publish(at, 4)
+    tries = []
+
+    def broker():
+        tries.append(1)
+        if len(tries) < 3:
+            raise BrokerUnavailable("not yet")
+        return at.broker()
+
+    consumer = at.consumer(handler, broker=broker)
+    consumer.start()
+    until(lambda: consumer.counters.consumed == 4)
+    assert consumer.stop()
+    assert handler.effects() == ids
+    assert consumer.counters.failures == 2
+
+
+def test_stopping_finishes_the_event_in_hand_and_gives_the_others_back(at: Stand):
+    began, go = threading.Event(), threading.Event()
+
+    def slow(event: Event, tx: Any) -> None:
+        began.set()
+        go.wait(10.0)
+
+    publish(at, 5)
+    consumer = at.consumer(slow)
+    consumer.stop()
+    consumer.start()
+    consumer.start()
+    assert began.wait(10.0)
+    stopping = threading.Thread(target=consumer.stop)
+    stopping.start()
+    time.sleep(0.1)
+    go.set()
+    stopping.join(10.0)
+    assert not consumer.running
+    assert consumer.counters.consumed == 1
+    assert at.value("SELECT count(*) FROM {s}.inbox") == 1
+    assert [event.message.message_id for event in at.taken()] == [1, 2, 3, 4]
+    consumer.start()
+    assert consumer.stop()
+
+
+def test_a_queue_that_stands_there_otherwise_is_a_clear_error_and_no_loop(rabbit_at: Stand):
+    connection = rabbit_at.broker()
+    connection.channel().queue_declare(rabbit_at.queue, durable=True, auto_delete=False)
+    close_quietly(connection)
+    consumer = rabbit_at.consumer(lambda event, tx: None)
+    with pytest.raises(TopologyConflict, match="inequivalent arg"):
+        consumer.run(threading.Event())
+    consumer.start()
+    until(lambda: not consumer.running)
+    assert isinstance(consumer.failure, TopologyConflict)
+
+
+def test_declaring_again_changes_nothing(at: Stand):
+    publish(at, 2)
+    for _ in range(2):
+        connection = at.broker()
+        channel = connection.channel()
+        declare_exchanges(connection, channel, at.topology)
+        declare_queue(connection, channel, at.topology, at.queue, [ALL])
+        close_quietly(connection)
+    assert len(at.taken()) == 2
+
+
+def test_a_consumer_gets_only_what_its_binding_asks_for(at: Stand):
+    seen: list[int] = []
+    one = at.consumer(
+        lambda event, tx: seen.append(event.channel_id),
+        queue=f"{at.queue}.one",
+        bind=["telegram.channel.-1002", "telegram.channel.-1003"],
+    )
+    one.declare()
+    publish(at, 9, [-1001, -1002, -1003])
+    one.start()
+    until(lambda: one.counters.consumed == 6)
+    time.sleep(0.2)
+    assert one.stop()
+    assert sorted(set(seen)) == [-1003, -1002]
+    assert len(seen) == 6

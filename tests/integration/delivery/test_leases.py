@@ -1,0 +1,157 @@
+"""Leases and claims: one relay per shard, and none that lost its lease settles anything."""
+
+from threading import Barrier, Thread
+
+import pytest
+from stand import Stand
+
+from telegram_hybrid.connect.postgres import transaction
+from telegram_hybrid.outbox import claims, leases
+from telegram_hybrid.outbox.leases import Lease
+from telegram_hybrid.outbox.locks import lock_channels
+from telegram_hybrid.schema.postgres.tables import SHARDS
+
+pytestmark = pytest.mark.integration
+
+
+def acquire(at: Stand, held: Lease, seconds: float = 30.0) -> Lease:
+    with transaction(at.engine) as connection:
+        return leases.acquire(connection, at.schema, held, seconds=seconds)
+
+
+def pending(at: Stand, lease: Lease, limit: int = 100) -> list[claims.OutboxRow]:
+    with transaction(at.engine) as connection:
+        return claims.pending(connection, at.schema, lease.shards, limit=limit)
+
+
+def expire(at: Stand) -> None:
+    at.execute("UPDATE {s}.relay_shards SET expires_at = clock_timestamp() - interval '1 s'")
+
+
+def test_the_first_relay_gets_all_shards_and_the_second_none_until_they_are_released(redis_at):
+    first, second = acquire(redis_at, Lease("a")), acquire(redis_at, Lease("b"))
+    assert first.shards == list(range(SHARDS))
+    assert second.shards == []
+    with transaction(redis_at.engine) as connection:
+        leases.release(connection, redis_at.schema, first)
+    assert acquire(redis_at, second).shards == list(range(SHARDS))
+
+
+def test_renewing_keeps_the_epoch_and_changing_hands_raises_it(redis_at):
+    first = acquire(redis_at, Lease("a"))
+    assert acquire(redis_at, first) == first
+    expire(redis_at)
+    assert acquire(redis_at, first) == first
+    expire(redis_at)
+    taken = acquire(redis_at, Lease("b"))
+    assert taken.epochs == {shard: epoch + 1 for shard, epoch in first.epochs.items()}
+    assert acquire(redis_at, first).shards == []
+
+
+def test_a_relay_restarted_under_its_name_gets_its_shards_at_once_with_new_epochs(redis_at):
+    before = acquire(redis_at, Lease("a"))
+    after = acquire(redis_at, Lease("a"))
+    assert after.epochs == {shard: epoch + 1 for shard, epoch in before.epochs.items()}
+
+
+def test_releasing_what_another_has_meanwhile_changes_nothing(redis_at):
+    before = acquire(redis_at, Lease("a"))
+    expire(redis_at)
+    taken = acquire(redis_at, Lease("b"))
+    with transaction(redis_at.engine) as connection:
+        leases.release(connection, redis_at.schema, before)
+    assert acquire(redis_at, taken) == taken
+
+
+def test_a_relay_that_lost_its_lease_deletes_postpones_and_buries_nothing(redis_at):
+    # Broken on purpose: without `AND held.epoch = lease.epoch` in the fence all three change rows.
+    redis_at.feed(3)
+    before = acquire(redis_at, Lease("a"))
+    rows = pending(redis_at, before)
+    expire(redis_at)
+    acquire(redis_at, Lease("b"))
+    with transaction(redis_at.engine) as connection:
+        schema = redis_at.schema
+        assert claims.delete(connection, schema, before, [row.id for row in rows]) == 0
+        late = [claims.Postponement(row, "x", 5.0) for row in rows]
+        assert claims.postpone(connection, schema, before, late) == 0
+        assert claims.bury(connection, schema, before, [claims.Burial(rows[0], "x")]) == 0
+    assert redis_at.outbox() == [row.id for row in rows]
+    assert redis_at.value("SELECT count(*) FROM {s}.dead_letters") == 0
+    assert redis_at.value("SELECT count(*) FROM {s}.outbox WHERE attempts > 0") == 0
+
+
+def test_rows_come_by_id_with_their_payload_as_it_was_written(redis_at):
+    redis_at.feed(5, [-1001, -1002])
+    rows = pending(redis_at, acquire(redis_at, Lease("a")), limit=4)
+    assert [row.id for row in rows] == redis_at.outbox()[:4]
+    written = redis_at.rows("SELECT payload::text AS p FROM {s}.outbox ORDER BY id")
+    assert rows[0].payload == written[0].p
+    assert rows[0].event().message.channel_id == -1001
+
+
+def test_only_rows_of_the_asked_shards_come(redis_at):
+    redis_at.feed(4, [-1001, -1002])
+    only = (-1001) % SHARDS
+    with transaction(redis_at.engine) as connection:
+        rows = claims.pending(connection, redis_at.schema, [only], limit=10)
+    assert [row.channel_id for row in rows] == [-1001, -1001]
+
+
+def test_a_postponed_row_freezes_its_whole_channel_and_no_other(redis_at):
+    # Broken on purpose: `id NOT IN (..)` instead of the channel let later events overtake.
+    redis_at.feed(6, [-1001, -1002])
+    lease = acquire(redis_at, Lease("a"))
+    first = pending(redis_at, lease)[0]
+    with transaction(redis_at.engine) as connection:
+        claims.postpone(
+            connection, redis_at.schema, lease, [claims.Postponement(first, "no route", 60.0)]
+        )
+    assert {row.channel_id for row in pending(redis_at, lease)} == {-1002}
+    redis_at.execute("UPDATE {s}.outbox SET not_before = clock_timestamp() WHERE attempts > 0")
+    thawed = pending(redis_at, lease)
+    assert thawed[0].id == first.id
+    assert thawed[0].attempts == 1
+
+
+def test_a_buried_row_moves_whole_and_the_channel_goes_on(redis_at):
+    redis_at.feed(2)
+    lease = acquire(redis_at, Lease("a"))
+    first, second = pending(redis_at, lease)
+    with transaction(redis_at.engine) as connection:
+        assert claims.bury(connection, redis_at.schema, lease, [claims.Burial(first, "why")]) == 1
+    assert redis_at.outbox() == [second.id]
+    (letter,) = redis_at.rows("SELECT *, payload::text AS body FROM {s}.dead_letters")
+    assert (letter.sequence, letter.event_id, letter.reason) == (first.id, first.event_id, "why")
+    assert (letter.queue, letter.attempts, letter.body) == (None, 1, first.payload)
+
+
+def test_the_backlog_tells_how_many_wait_and_since_when(redis_at):
+    with transaction(redis_at.engine) as connection:
+        assert claims.backlog(connection, redis_at.schema) == claims.Backlog(0, None)
+    redis_at.feed(3)
+    with transaction(redis_at.engine) as connection:
+        backlog = claims.backlog(connection, redis_at.schema)
+    assert backlog.events == 3
+    assert backlog.oldest == redis_at.value("SELECT min(occurred_at) FROM {s}.outbox")
+
+
+def test_two_writers_that_lock_the_same_channels_in_different_orders_never_deadlock(redis_at):
+    # Broken on purpose: locking in the caller's order deadlocked within a few rounds.
+    channels, failures, barrier = list(range(1, 200)), [], Barrier(2)
+
+    def writer(order: list[int]) -> None:
+        barrier.wait()
+        try:
+            for _ in range(30):
+                with transaction(redis_at.engine) as connection:
+                    lock_channels(connection, redis_at.schema, order)
+        except Exception as error:  # noqa: BLE001
+            failures.append(error)
+
+    threads = [Thread(target=writer, args=(order,)) for order in (channels, channels[::-1])]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []

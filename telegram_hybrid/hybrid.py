@@ -23,6 +23,7 @@ from telegram_hybrid.errors import ConfigurationError
 from telegram_hybrid.model import Change
 from telegram_hybrid.repositories.channels import Channels
 from telegram_hybrid.repositories.messages import Messages
+from telegram_hybrid.repositories.partitions import Partitions
 from telegram_hybrid.repositories.transaction import Transaction, Transactions
 from telegram_hybrid.schema.broker import Topology
 from telegram_hybrid.schema.postgres import migrate
@@ -58,7 +59,8 @@ class Hybrid:
             window_size=settings.window_size,
         )
         self._schema = schema = settings.database_schema
-        self._transactions = Transactions(self.engine, schema, self._after_commit)
+        partitions = Partitions(postgres.open_engine(settings, pooled=False), schema)
+        self._transactions = Transactions(self.engine, schema, partitions, self._after_commit)
         self.messages = Messages(self.engine, schema, self._transactions, self.cache)
         self.channels = Channels(self._connection, schema)
 

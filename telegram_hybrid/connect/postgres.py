@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import psycopg
 import sqlalchemy
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, NullPool, create_engine, event, make_url
 
 from telegram_hybrid.errors import (
     CommitUnknown,
@@ -31,8 +31,13 @@ _NO_SCHEMA = (
 )
 
 
-def open_engine(settings: Settings, *, application_name: str = "telegram_hybrid") -> Engine:
-    """Return a pooled engine; nothing connects before its first use.
+def open_engine(
+    settings: Settings, *, pooled: bool = True, application_name: str = "telegram_hybrid"
+) -> Engine:
+    """Return an engine; nothing connects before its first use.
+
+    Without `pooled` every use opens a connection of its own, for rare work that must not wait
+    for those who hold the pool's.
 
     No server-side prepared statements and no session settings, so that a transaction pooler may
     stand between (P9). Connecting gives up after 5 seconds.
@@ -41,10 +46,14 @@ def open_engine(settings: Settings, *, application_name: str = "telegram_hybrid"
         url = make_url(settings.database_url).set(drivername="postgresql+psycopg")
     except sqlalchemy.exc.ArgumentError as error:
         raise ConfigurationError("TELEGRAM_DATABASE_URL: not a URL") from error
+    pool: dict[str, Any] = (
+        {"pool_size": settings.pool_size, "max_overflow": settings.pool_size}
+        if pooled
+        else {"poolclass": NullPool}
+    )
     engine = create_engine(
         url,
-        pool_size=settings.pool_size,
-        max_overflow=settings.pool_size,
+        **pool,
         json_deserializer=msgspec.json.decode,
         connect_args={
             "prepare_threshold": None,
@@ -84,8 +93,12 @@ def transaction(engine: Engine) -> Iterator[Connection]:
             with translated_errors(engine):
                 yield connection
         except BaseException:
-            with translated_errors(engine):
+            try:
                 begun.rollback()
+            except sqlalchemy.exc.SQLAlchemyError:
+                # The server rolls back by itself when the connection ends; what went wrong
+                # first is what the caller has to know.
+                connection.invalidate()
             raise
         try:
             with translated_errors(engine):

@@ -146,11 +146,15 @@ class Transactions:
     """Opens transactions, and tells `committed` what each of them changed."""
 
     def __init__(
-        self, engine: Engine, schema: str, committed: Callable[[list[Change]], object]
+        self,
+        engine: Engine,
+        schema: str,
+        partitions: Partitions,
+        committed: Callable[[list[Change]], object],
     ) -> None:
         self._engine = engine
         self._schema = schema
-        self._partitions = Partitions(engine, schema)
+        self._partitions = partitions
         self._committed = committed
 
     @contextmanager

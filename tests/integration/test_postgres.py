@@ -42,3 +42,13 @@ def test_a_connection_that_breaks_inside_a_transaction_is_a_typed_retryable_erro
         tx.messages.save(make_message())
     assert broken.value.retryable
     assert hybrid.messages.get(*message.key) is None
+
+
+def test_what_went_wrong_first_is_raised_also_when_the_connection_is_gone(hybrid: Hybrid) -> None:
+    with pytest.raises(LookupError, match="mine"), hybrid.transaction() as tx:
+        pid = tx.connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        with hybrid.engine.begin() as other:
+            other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+        time.sleep(0.1)
+        raise LookupError("mine")
+    hybrid.messages.save(make_message())

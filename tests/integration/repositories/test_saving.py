@@ -206,6 +206,38 @@ def test_messages_of_any_month_find_their_partition(hybrid: Hybrid) -> None:
     }
 
 
+def test_more_writers_than_connections_may_need_the_same_new_partition(hybrid: Hybrid) -> None:
+    # Broken on purpose: with the partitions made through the writers' own pool each of them
+    # waits for a connection that another one holds, and all fail after 30 seconds.
+    import telegram_hybrid as th
+
+    with th.connect(attrs.evolve(hybrid.settings, pool_size=1)) as small:
+        held = threading.Barrier(2)
+        errors: list[BaseException] = []
+
+        def write(number: int) -> None:
+            try:
+                with small.transaction() as tx:
+                    tx.connection.execute(text("SELECT 1"))
+                    held.wait(10)
+                    tx.messages.save(
+                        make_message(
+                            channel_id=-number,
+                            sent_at=make_message().sent_at.replace(year=2001, month=number),
+                        )
+                    )
+            except BaseException as error:  # noqa: BLE001  (asserted on below)
+                errors.append(error)
+
+        threads = [threading.Thread(target=write, args=(number,)) for number in (1, 2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        assert not errors
+    assert count(hybrid, "messages") == 2
+
+
 @pytest.mark.parametrize("shuffled_sent_at", [False, True])
 def test_many_writers_of_the_same_messages_store_each_once(
     hybrid: Hybrid, *, shuffled_sent_at: bool

@@ -1,8 +1,12 @@
 """Promises P5 and P6 over every interleaving of the real protocol generators.
 
-Broken on purpose, each seen to fail here: (a) INVALIDATE that leaves the lease alone, in the model
-(the window goes stale; a message does not, its tombstone still holds); (b) `Load` moved before
-`Lease` in read_messages and read_window; (c) FILL that does not compare tokens.
+Broken on purpose, and what then went stale here:
+(a) INVALIDATE that leaves the lease: windows; messages when the tombstone is evicted too.
+(b) FILL that asks for any lease, not for its own token: windows; messages after eviction of the
+    tombstone or a flush.
+(c) `Load` before `Lease`: the same as (b).
+(d) INVALIDATE that neither takes the lease nor leaves a tombstone: everything.
+So either guard holds on a healthy Redis, and both are needed on one that loses keys.
 """
 
 from collections.abc import Callable

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
-import ijson
 import msgspec
 
 from telegram_hybrid.errors import InvalidInput
 from telegram_hybrid.model import Channel, Message
 from telegram_hybrid.sources.botapi import MESSAGE_KINDS, channel_of, from_update
-from telegram_hybrid.sources.events import MAX_ITEM, Events, build, events, skip
+from telegram_hybrid.sources.events import MAX_ITEM, Events, Parser, build, events, skip
 from telegram_hybrid.sources.files import CHUNK, SourceFile
 from telegram_hybrid.sources.jsontext import decode, json_object
 from telegram_hybrid.sources.report import Skipped
@@ -23,10 +21,10 @@ Item = tuple[str, Any, int]
 
 def is_botapi(head: bytes) -> bool:
     """Tell from the first bytes of a file whether it holds Bot API updates."""
-    batch: Any = ijson.sendable_list()
-    parser = ijson.basic_parse_coro(batch)
-    with suppress(ijson.JSONError, ValueError):  # the reader will meet it again and raise
-        parser.send(head)
+    parser = Parser()
+    parser.feed(head)  # what is wrong, the reader will meet again and raise
+    parser.finish()
+    batch = parser.batch
     depth = 0
     level = 2 if batch and batch[0][0] == "start_array" else 1
     for event, value in batch:

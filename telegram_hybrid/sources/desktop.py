@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from datetime import tzinfo
 from typing import Any
 
+import attrs
+
 from telegram_hybrid.errors import InvalidFile, InvalidInput
 from telegram_hybrid.model import Channel, Message
 from telegram_hybrid.sources import peers
@@ -21,12 +23,19 @@ from telegram_hybrid.sources.events import Events, build, events, skip
 from telegram_hybrid.sources.files import SourceFile
 from telegram_hybrid.sources.report import Report, Skipped
 
-Header = dict[str, Any]
 #: A message's place, its raw object, and its chat or why the chat is refused.
 Item = tuple[str, Any, Chat | InvalidFile]
 
 _HEADER = ("id", "type", "name")
 _LISTS = ("chats", "left_chats")
+
+
+@attrs.define(slots=True)
+class Header:
+    """What is known of a chat of the file so far: its header keys, and the Chat made of them."""
+
+    keys: dict[str, Any] = attrs.field(factory=dict)
+    chat: Chat | InvalidFile | None = None
 
 
 class DesktopExport:
@@ -39,7 +48,7 @@ class DesktopExport:
         self._timezone = timezone
         self._report = report
         self._chats: dict[int, Chat] = {}
-        self._headers: dict[str, Header] | None = None
+        self._headers: dict[str, dict[str, Any]] | None = None
 
     @property
     def channels(self) -> tuple[Channel, ...]:
@@ -60,7 +69,7 @@ class DesktopExport:
         event, _ = next(stream)
         if event != "start_map":
             raise self._no_export()
-        header: Header = {}
+        header = Header()
         found = False
         for _, key in stream:
             if key is None:  # the end of the object
@@ -100,7 +109,7 @@ class DesktopExport:
             here = f"{place}[{index}]"
             if event != "start_map":
                 raise self.file.error("expected an object", field="chat", place=here)
-            header: Header = {}
+            header = Header()
             for _, key in stream:
                 if key is None:
                     break
@@ -115,20 +124,19 @@ class DesktopExport:
         if event != "start_array":
             raise self.file.error("expected a list", field="messages", place=place or None)
         prefix = f"{place}.messages" if place else "messages"
-        chat: Chat | InvalidFile | None = None
         for index, (event, value) in enumerate(stream):
             if event == "end_array":
                 return
             raw = build(stream, event, value, self.file)
-            if chat is None:
-                chat = self._chat(place, header, raw if isinstance(raw, dict) else {})
+            if header.chat is None:
+                header.chat = self._chat(place, header, raw if isinstance(raw, dict) else {})
             self.file.place = f"{prefix}[{index}]"
-            yield self.file.place, raw, chat
+            yield self.file.place, raw, header.chat
 
     def _other(self, stream: Events, event: str, value: Any, key: str, header: Header) -> None:
         """Keep a header key; pass over anything else, counting whole sections as skipped."""
         if key in _HEADER:
-            header[key] = build(stream, event, value, self.file)
+            header.keys[key] = build(stream, event, value, self.file)
             return
         if event in ("start_map", "start_array"):
             self._report.skip(Skipped(f"section {key!r}, which holds no messages"))
@@ -136,18 +144,17 @@ class DesktopExport:
 
     def _chat(self, place: str, header: Header, first: dict[str, Any]) -> Chat | InvalidFile:
         """Return the chat whose first message was just read, or its refusal."""
-        if "id" not in header or "type" not in header:
-            header.update(self._look_ahead(place))
+        keys = header.keys
+        if "id" not in keys or "type" not in keys:
+            keys = {**self._look_ahead(place), **keys}
         where = place or "the chat"
-        if header.get("id") is None:
-            return self.file.error(
-                "missing, so its messages have no channel", field="id", place=where
-            )
-        old = peers.has_old_ids(header["id"], first)
+        if keys.get("id") is None:
+            problem = "missing, so its messages have no channel"
+            return self.file.error(problem, field="id", place=where)
+        old = peers.has_old_ids(keys["id"], first)
         try:
-            channel_id = peers.marked_chat(header["id"], header.get("type"), old=old)
-            name = header.get("name")
-            chat = Chat(channel_id, str(header.get("type")), name)
+            channel_id = peers.marked_chat(keys["id"], keys.get("type"), old=old)
+            chat = Chat(channel_id, str(keys.get("type")), keys.get("name"))
             chat.channel  # noqa: B018  (checks the name)
         except InvalidInput as error:
             field = {"title": "name"}.get(error.field, error.field)
@@ -155,15 +162,16 @@ class DesktopExport:
         return self._chats.setdefault(channel_id, chat)
 
     def _finish(self, place: str, header: Header) -> None:
-        """Take in what came after a chat's messages, and chats without messages."""
-        if type(header.get("id")) is not int:
-            return
-        chat = self._chat(place, {"type": None, **header}, {"date_unixtime": None})
-        if isinstance(chat, Chat) and chat.name is None and isinstance(header.get("name"), str):
-            chat.name = header["name"]
+        """Take in a name that came after the messages, and a chat without messages."""
+        name = header.keys.get("name")
+        if isinstance(header.chat, Chat):
+            if header.chat.name is None and isinstance(name, str):
+                header.chat.name = name
+        elif header.chat is None and {"id", "type"} <= header.keys.keys():
+            self._chat(place, header, {})
 
-    def _look_ahead(self, place: str) -> Header:
-        """Return the header of the chat at `place`, wherever in the file its keys are."""
+    def _look_ahead(self, place: str) -> dict[str, Any]:
+        """Return the header keys of the chat at `place`, wherever in the file they are."""
         if self._headers is None:
             self._headers = {}
             with self.file.reopen() as again:
@@ -180,7 +188,7 @@ class DesktopExport:
         return self.file.error(f"is not a Telegram Desktop export ({keys}) nor Bot API updates")
 
 
-def _collect(stream: Events, file: SourceFile, headers: dict[str, Header]) -> None:
+def _collect(stream: Events, file: SourceFile, headers: dict[str, dict[str, Any]]) -> None:
     """Fill `headers` with the header keys of the file's chats, by place."""
     next(stream)
     for _, key in stream:
@@ -204,7 +212,9 @@ def _collect(stream: Events, file: SourceFile, headers: dict[str, Header]) -> No
             skip(stream, event, file)
 
 
-def _collect_list(stream: Events, file: SourceFile, headers: dict[str, Header], place: str) -> None:
+def _collect_list(
+    stream: Events, file: SourceFile, headers: dict[str, dict[str, Any]], place: str
+) -> None:
     for index, (event, _) in enumerate(stream):
         if event != "start_map":
             return

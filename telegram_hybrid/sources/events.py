@@ -42,24 +42,24 @@ def events(file: SourceFile) -> Events:
     first; then `InvalidFile` says "truncated at byte N" or names the byte of the syntax error.
     """
     chunks = _Chunks(file)
-    batch: Any = ijson.sendable_list()
-    parser = ijson.basic_parse_coro(batch)
+    parser = Parser()
+    batch = parser.batch
     idle = 0
-    for chunk in chunks:
-        failure = _feed(parser, chunk)
-        idle = 0 if batch else idle + len(chunk)
-        yield from _unmarked(batch) if chunks.marked else batch
-        batch.clear()
-        if failure:
-            byte = _locate(file)
-            problem = f"is not JSON at byte {byte:,}{file.after()}: {_first_line(failure)}"
-            raise file.error(problem) from failure
-        if idle > MAX_ITEM or file.position - (file.item_from or file.position) > MAX_ITEM:
-            raise file.error(f"an item of more than {MAX_ITEM:,} bytes{file.after()}")
     try:
-        parser.close()
-    except (ijson.JSONError, ValueError) as error:
-        raise file.error(f"truncated at byte {file.position:,}{file.after()}") from error
+        for chunk in chunks:
+            failure = parser.feed(chunk)
+            idle = 0 if batch else idle + len(chunk)
+            yield from _unmarked(batch) if chunks.marked else batch
+            batch.clear()
+            if failure:
+                problem = f"is not JSON at byte {_locate(file):,}{file.after()}"
+                raise file.error(f"{problem}: {_first_line(failure)}") from failure
+            if idle > MAX_ITEM or file.position - (file.item_from or file.position) > MAX_ITEM:
+                raise file.error(f"an item of more than {MAX_ITEM:,} bytes{file.after()}")
+    finally:
+        failure = parser.finish()
+    if failure:
+        raise file.error(f"truncated at byte {file.position:,}{file.after()}") from failure
     yield from batch
 
 
@@ -131,12 +131,33 @@ def _unmarked(batch: list[Event]) -> Events:
         yield name, value.replace(_MARK, "\ud800") if type(value) is str else value
 
 
-def _feed(parser: Any, chunk: bytes) -> Exception | None:
-    try:
-        parser.send(chunk)
-    except (ijson.JSONError, ValueError) as error:
-        return error
-    return None
+class Parser:
+    """An ijson parser that is fed bytes; its events appear in `batch`."""
+
+    def __init__(self) -> None:
+        self.batch: Any = ijson.sendable_list()
+        self._parser = ijson.basic_parse_coro(self.batch)
+
+    def feed(self, chunk: bytes) -> Exception | None:
+        """Parse some more bytes; return what is wrong with them."""
+        try:
+            self._parser.send(chunk)
+        except (ijson.JSONError, ValueError, ArithmeticError) as error:
+            return error
+        except SystemError as error:
+            # A number that Python cannot hold (over 4,300 digits): the C backend of ijson 3.6
+            # leaves an event with a null pointer behind, which must not be touched.
+            del self.batch[-1]
+            return error.__cause__ if isinstance(error.__cause__, Exception) else error
+        return None
+
+    def finish(self) -> Exception | None:
+        """Tell the parser that the text has ended; return what it still waits for."""
+        try:
+            self._parser.close()
+        except (ijson.JSONError, ValueError, ArithmeticError, SystemError) as error:
+            return error
+        return None
 
 
 class _Chunks:
@@ -183,22 +204,23 @@ def _locate(file: SourceFile) -> int:
     """
     with file.reopen() as again:
         chunks = _Chunks(again)
-        ignored: Any = ijson.sendable_list()
-        parser = ijson.basic_parse_coro(ignored)
-        start = 0
+        parser = Parser()
+        begin = 0
         while chunk := chunks.raw():
             mended = chunks.mend(chunk)
-            if start + len(chunk) < file.position:
-                _feed(parser, mended)
+            if begin + len(chunk) < file.position:
+                parser.feed(mended)
             else:
                 grown = len(mended) - len(chunk)
                 for index in range(len(mended)):
-                    if _feed(parser, mended[index : index + 1]):
-                        return max(start + index - grown, start)
-            ignored.clear()
-            start += len(chunk)
+                    if parser.feed(mended[index : index + 1]):
+                        parser.finish()
+                        return max(begin + index - grown, begin)
+            parser.batch.clear()
+            begin += len(chunk)
     return file.position
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).removeprefix("b'").partition("\n")[0].partition("\\n")[0]
+    line = str(error).removeprefix("b'").partition("\n")[0].partition("\\n")[0]
+    return line if len(line) < 120 else f"{line[:117]}..."

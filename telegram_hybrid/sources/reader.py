@@ -96,6 +96,8 @@ class Reader:
                     yield result
 
     def _refuse(self, error: InvalidInput, place: str) -> None:
+        if error.where and self._on_error == "raise":
+            raise error
         located = error if error.where else error.at(f"{self.path}: {place}")
         if self._on_error == "raise":
             raise located from error
@@ -126,7 +128,8 @@ def open_source(
 
     `timezone` is the zone of the exporter's clock, for Desktop exports before June 2022 whose
     dates name none. A message that cannot be stored raises `InvalidInput`; with
-    `on_error="skip"` it is counted by reason in the report, the first 100 with their place.
+    `on_error="skip"` it is counted by reason in the report, the first 100 with their place. A file
+    that breaks off raises `InvalidFile` either way, after the messages before the break.
 
     Raises `InvalidFile`: missing, a directory, empty, compressed, not JSON, not an export.
     """

@@ -215,6 +215,29 @@ def test_a_lone_surrogate_in_a_line_names_the_field(write: Write) -> None:
     assert caught.value.field == "text"
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (b'"a\xff"', "is not UTF-8 at byte"),
+        (b"NaN", "NaN is no JSON number"),
+        (b"[" * 100_000 + b"]" * 100_000, "nested too deeply"),
+    ],
+)
+def test_a_line_that_is_no_json_says_why(write: Write, text: bytes, problem: str) -> None:
+    good = json.dumps(update()).encode() + b"\n"
+    path = write(good + good.replace(b'"hi"', text), "updates.jsonl")
+    with open_source(path, on_error="skip") as reader:
+        assert len(list(reader)) == 1
+    assert problem in str(reader.report.examples[0].detail)
+
+
+def test_a_number_beyond_floats_is_kept_as_its_digits() -> None:
+    raw_update = json.dumps(update(extra="HERE")).replace('"HERE"', "1e999")
+    message = from_update(raw_update)
+    assert isinstance(message, Message)
+    assert message.metadata["extra"] == "1e999"
+
+
 def test_a_last_line_cut_short_is_a_truncation(write: Write) -> None:
     good = json.dumps(update()).encode() + b"\n"
     content = good * 2 + good[:50]

@@ -83,6 +83,33 @@ def test_a_marked_id_is_kept(write: Write) -> None:
     assert read(write(channel(post(), id=-1001649127710)))[0].channel_id == -1001649127710
 
 
+def test_a_late_name_and_a_chat_without_messages_become_channels(write: Write) -> None:
+    empty = channel(id=5, name="Empty")
+    late = {"type": "public_channel", "id": 6, "messages": [post()], "name": "Late"}
+    with open_source(write({"chats": {"list": [empty, late]}})) as reader:
+        assert len(list(reader)) == 1
+    assert {item.channel_id: item.title for item in reader.channels} == {
+        -1000000000005: "Empty",
+        -1000000000006: "Late",
+    }
+
+
+def test_a_break_before_a_late_header_is_a_truncation(write: Write) -> None:
+    whole = json.dumps({"messages": [post(1), post(2)], "id": 5, "type": "public_channel"})
+    cut = whole[: whole.index('"type": "public_channel"')]
+    messages, error = drain(open_source(write(cut.encode())))
+    assert messages == []
+    assert isinstance(error, InvalidFile)
+
+
+def test_a_break_after_late_headers_still_yields_what_came_before(write: Write) -> None:
+    late = {"messages": [post(1)], "id": 5, "type": "public_channel"}
+    whole = json.dumps({"chats": [late, channel(post(2), post(3))]})
+    messages, error = drain(open_source(write(whole[:-40].encode())))
+    assert [m.message_id for m in messages] == [1, 2]
+    assert "truncated" in str(error)
+
+
 def test_a_chat_of_unknown_type_is_refused_naming_the_type(write: Write) -> None:
     with pytest.raises(InvalidFile, match="type: 'secret' is none of") as caught:
         read(write(channel(post(), type="secret")))
@@ -134,6 +161,9 @@ def test_messages_before_trailing_garbage_are_yielded(write: Write) -> None:
         (b"<!DOCTYPE html>", "HTML"),
         (b'{"messages": [{"text": "\xff"}]}', "not JSON at byte 24"),
         (b"[" * 100_000, "is not"),
+        (b'{"messages": [' + b"9" * 5_000 + b"]}", "is not JSON at byte"),
+        (b'{"messages": [1e' + b"9" * 30 + b"]}", "is not JSON at byte"),
+        (b'{"messages": [NaN]}', "is not JSON at byte 14"),
     ],
 )
 def test_what_is_no_export_is_refused_in_one_sentence(

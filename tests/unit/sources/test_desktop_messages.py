@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from telegram_hybrid.model import Entity, Message
-from telegram_hybrid.sources import Report
+from telegram_hybrid.sources import Report, open_source
 from telegram_hybrid.sources.desktop_message import Chat, to_message
 from telegram_hybrid.sources.runs import read_text
 
@@ -243,8 +243,6 @@ def test_the_memory_of_a_forum_is_bounded() -> None:
 
 
 def test_the_ids_of_exports_before_april_2021_lose_their_peer_bits(write: Any) -> None:
-    from telegram_hybrid.sources import open_source
-
     raw = {"id": 1, "type": "message", "date": "2020-12-01T10:00:00", "text": "old"}
     bits = 2 << 32
     for kind, marked in (
@@ -258,6 +256,7 @@ def test_the_ids_of_exports_before_april_2021_lose_their_peer_bits(write: Any) -
             (message,) = reader
         assert message.channel_id == marked
         assert message.sender_id == marked
+        assert [channel.channel_id for channel in reader.channels] == [marked]
         assert reader.report.assumed_timezone == 1
     modern = {**raw, "from_id": "user5123456789"}
     chat = {"name": "N", "type": "personal_chat", "id": 5123456789, "messages": [modern]}

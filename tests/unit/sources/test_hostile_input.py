@@ -65,14 +65,14 @@ def fields(keys: list[str]) -> st.SearchStrategy[dict[str, Any]]:
 
 
 @given(fields(DESKTOP_KEYS))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_any_raw_desktop_message_is_taken_or_refused(changed: dict[str, Any]) -> None:
     chat = Chat(-1001, "private_supergroup", topics={1, 2})
     assert refusal(lambda: to_message({**post(), **changed}, chat)) != ""
 
 
 @given(fields(BOT_KEYS))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_any_bot_api_message_is_taken_or_refused(changed: dict[str, Any]) -> None:
     message = {"message_id": 1, "date": 1714564800, "chat": {"id": 5}, "text": "hi", **changed}
     assert refusal(lambda: from_update({"update_id": 1, "message": message})) != ""
@@ -94,7 +94,7 @@ def place(tmp_path: Path) -> Path:
 
 @given(st.integers(0, len(SAMPLE) - 1), st.binary(max_size=6), st.integers(0, 40))
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @example(0, b"[[", 0)
 @example(2000, b"9" * 5000, 0)
@@ -108,7 +108,7 @@ def test_a_damaged_export_never_breaks_the_reader(
 
 @given(st.binary(max_size=200))
 @settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_random_bytes_never_break_the_reader(place: Path, content: bytes) -> None:
     survives(place, content)

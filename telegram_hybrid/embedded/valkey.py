@@ -73,7 +73,7 @@ class Cache(_Valkey):
 
 
 class Broker(_Valkey):
-    """Keeps every acknowledged write over a kill -9, and on kept data over a power cut."""
+    """Keeps every acknowledged write over a kill -9; see the package for what a power cut takes."""
 
     name: ClassVar[str] = "broker"
 
@@ -88,7 +88,7 @@ class Broker(_Valkey):
             self._program,
             self._socket,
             appendonly="yes",
-            appendfsync="always" if self.place.kept else "no",
+            appendfsync="no",
             maxmemory="0",
             maxmemory_policy="noeviction",
         )

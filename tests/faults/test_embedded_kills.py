@@ -74,7 +74,7 @@ class Owner:
     def __init__(self, data: Path | str, task: str = "wait", user: str | None = None) -> None:
         python, path = interpreter(user)
         self.pids: dict[str, int] = {}
-        self.directory: Path | None = None
+        self.directory = Path("/nonexistent")  # until it reports
         self.process = subprocess.Popen(
             [python, "-c", OWNER, str(data), task],
             user=user,
@@ -160,8 +160,7 @@ def start(user: str | None) -> Iterator[Callable[..., Owner]]:
     for owner in owners:
         owner.process.kill()
         owner.finish()
-        if owner.directory:
-            shutil.rmtree(owner.directory, ignore_errors=True)
+        shutil.rmtree(owner.directory, ignore_errors=True)
 
 
 @pytest.fixture

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from reprlib import repr as shown
 from typing import Any
-
-import msgspec
 
 from telegram_hybrid.errors import InvalidInput
 from telegram_hybrid.model import Channel, Message
@@ -65,7 +64,7 @@ class BotApiFile:
 
     def items(self) -> Iterator[Item]:
         """Yield the updates in the order of the file. Raises `InvalidFile` where it breaks."""
-        return self._lines() if _begins_with_a_line(self.file.head) else self._document()
+        return self._lines() if _begins_with_a_line(self.file) else self._document()
 
     def _lines(self) -> Iterator[Item]:
         for number, (offset, line) in enumerate(_split(self.file), 1):
@@ -116,24 +115,24 @@ class BotApiFile:
                 skip(stream, event, self.file)
             else:
                 update[key] = build(stream, event, value, self.file)
-        if update:
+        if "update_id" in update:
             yield "update", update, 0
         elif not listed:
-            raise self.file.error("holds no Bot API updates")
+            reason = f": {shown(update['description'])}" if "description" in update else ""
+            raise self.file.error(f"holds no Bot API updates{reason}")
 
 
-def _begins_with_a_line(head: bytes) -> bool:
+def _begins_with_a_line(file: SourceFile) -> bool:
     """Tell whether the first line is an update of its own, rather than part of a document."""
-    line, newline, _ = head.lstrip().partition(b"\n")
+    line, newline, _ = file.head.lstrip().partition(b"\n")
     if not line.startswith(b"{"):
         return False
     if not newline:  # one long line: an update, or a whole response
         return b'"update_id"' in line[:4096] and not line.lstrip(b"{ ").startswith(b'"ok"')
     try:
-        value = msgspec.json.decode(line)
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        return False
-    return "update_id" in value
+        return "update_id" in decode("update", line)
+    except InvalidInput:
+        return file.path.suffix in (".jsonl", ".ndjson")  # a broken first line
 
 
 def _split(file: SourceFile) -> Iterator[tuple[int, bytes]]:

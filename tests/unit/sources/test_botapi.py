@@ -215,14 +215,23 @@ def test_a_lone_surrogate_in_a_line_names_the_field(write: Write) -> None:
     assert caught.value.field == "text"
 
 
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        (b'"a\xff"', "is not UTF-8 at byte"),
-        (b"NaN", "NaN is no JSON number"),
-        (b"[" * 100_000 + b"]" * 100_000, "nested too deeply"),
-    ],
-)
+NO_JSON = [
+    (b'"a\xff"', "is not UTF-8 at byte"),
+    (b"NaN", "NaN is no JSON number"),
+    (b"[" * 20_000 + b"]" * 20_000, "nested too deeply"),
+]
+
+
+@pytest.mark.parametrize(("text", "problem"), NO_JSON)
+def test_a_first_line_that_is_no_json_says_why(write: Write, text: bytes, problem: str) -> None:
+    good = json.dumps(update()).encode() + b"\n"
+    path = write(good.replace(b'"hi"', text) + good, "updates.jsonl")
+    with open_source(path, on_error="skip") as reader:
+        assert len(list(reader)) == 1
+    assert problem in str(reader.report.examples[0].detail)
+
+
+@pytest.mark.parametrize(("text", "problem"), NO_JSON)
 def test_a_line_that_is_no_json_says_why(write: Write, text: bytes, problem: str) -> None:
     good = json.dumps(update()).encode() + b"\n"
     path = write(good + good.replace(b'"hi"', text), "updates.jsonl")
@@ -250,4 +259,6 @@ def test_a_last_line_cut_short_is_a_truncation(write: Write) -> None:
 def test_an_answer_without_updates_is_refused(write: Write) -> None:
     with pytest.raises(InvalidFile, match="holds no Bot API updates"):
         list(open_source(write({"ok": False, "result": {"a": [1]}})))
+    with pytest.raises(InvalidFile, match="holds no Bot API updates: 'Unauthorized'"):
+        list(open_source(write({"ok": False, "description": "Unauthorized"})))
     assert list(open_source(write({"ok": True, "result": []}))) == []

@@ -172,6 +172,11 @@ class Message:
         return MessageKey(self.channel_id, self.message_id)
 
     @property
+    def content(self) -> str:
+        """What the message says: its text, or the caption of its media; "" for neither."""
+        return self.text or self.caption or ""
+
+    @property
     def media_type(self) -> str | None:
         """The kind of the first attachment, such as "photo"; None without one."""
         return self.media[0].type if self.media else None

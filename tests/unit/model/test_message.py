@@ -101,6 +101,14 @@ def test_the_key_is_channel_and_message_id() -> None:
     assert Message(**VALID).key == MessageKey(-1001649127710, 42) == (-1001649127710, 42)
 
 
+@pytest.mark.parametrize(
+    ("fields", "content"),
+    [({"text": "a"}, "a"), ({"text": "", "caption": "b"}, "b"), ({"text": ""}, "")],
+)
+def test_content_is_the_text_or_the_caption(fields: dict[str, str], content: str) -> None:
+    assert make_message(**fields).content == content
+
+
 def test_json_leaves_defaults_out() -> None:
     assert Message(**VALID).to_json() == (
         b'{"channel_id":-1001649127710,"message_id":42,"sent_at":"2024-05-01T12:30:00Z"}'

@@ -85,9 +85,9 @@ def check(at: Stand, expected: list[int]) -> None:
 def test_a_consumer_on_the_embedded_broker_that_is_killed_60_times_loses_nothing(at: Stand):
     """4,000 events flow while it dies.
 
-    Seen to fail with kombu's own Redis transport (plain=True in the call below, although that got
-    a visibility timeout of one second instead of its hour): see the figures in the assertion's
-    history, lost and reordered events.
+    Seen to fail with kombu's own Redis transport (plain=True in the call below), although that
+    got a visibility timeout of one second instead of its hour: 5 events were gone for good, in
+    no list, no hash and no inbox, and 1,558 were still held back 25 seconds after the last kill.
     """
     prepare(at)
     at.feed(4000, CHANNELS)

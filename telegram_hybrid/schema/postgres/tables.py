@@ -173,8 +173,6 @@ def _outbox(tables: MetaData) -> None:
         PrimaryKeyConstraint("id", name="outbox_pkey"),
         CheckConstraint(f"shard >= 0 AND shard < {SHARDS}", name="outbox_shard_known"),
         Index("outbox_shard_id", "shard", "id"),
-        # The frozen channels, which every poll asks for: a handful of rows in any backlog.
-        Index("outbox_frozen", "channel_id", postgresql_where=text("not_before IS NOT NULL")),
         # The few postponed rows: which channels are frozen is asked with every batch.
         Index("outbox_postponed", "not_before", postgresql_where=text("not_before IS NOT NULL")),
         # Every row is deleted soon: vacuum by number of rows, not by share of the table.

@@ -99,7 +99,6 @@ CREATE TABLE outbox (
     CONSTRAINT outbox_shard_known CHECK (shard >= 0 AND shard < 16)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
 CREATE INDEX outbox_shard_id ON outbox (shard, id);
-CREATE INDEX outbox_frozen ON outbox (channel_id) WHERE not_before IS NOT NULL;
 CREATE INDEX outbox_postponed ON outbox (not_before) WHERE not_before IS NOT NULL;
 
 CREATE TABLE relay_shards (

@@ -18,7 +18,7 @@ _HELP = """
 Telegram channel messages: stored once in PostgreSQL, read through a Redis cache, announced
 reliably to RabbitMQ.
 
-Try it on servers that it starts itself, with real posts that come with it:
+Try it on servers that it starts itself, with posts that come with it:
 
     python -m telegram_hybrid demo
 """

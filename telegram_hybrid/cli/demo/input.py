@@ -111,6 +111,11 @@ class Witness:
             for channel_id, ids in self._newest.items()
         }
 
+    @property
+    def remembered(self) -> int:
+        """How many messages are kept in memory."""
+        return len(self._kept)
+
     def _into_sample(self, message: Message) -> None:
         # Algorithm R (Vitter 1985): every message has the same chance to be in the sample.
         self._seen += 1

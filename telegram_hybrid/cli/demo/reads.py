@@ -53,7 +53,7 @@ def _get(hybrid: Hybrid, sent: Message, latencies: Latencies, strict: bool) -> N
         found = hybrid.messages.get(*sent.key, include_deleted=True)
     hit = hybrid.cache.stats().hits > before
     (latencies.get_hit if hit else latencies.get_miss).extend(took)
-    _check(found, sent, strict)
+    compare_read(found, sent, strict=strict)
 
 
 def _check_page(
@@ -71,10 +71,11 @@ def _check_page(
                 read = hybrid.messages.get(*sent.key, include_deleted=True)
                 if read is not None and read.deleted_at is None:
                     read = None
-            _check(read, sent, strict)
+            compare_read(read, sent, strict=strict)
 
 
-def _check(found: Message | None, sent: Message, strict: bool) -> None:
+def compare_read(found: Message | None, sent: Message, *, strict: bool) -> None:
+    """Compare what was read with what was sent. Raises `Mismatch`; see `read_back`."""
     if found is None:
         raise Mismatch(f"message {sent.message_id} of channel {sent.channel_id} is not read back")
     same = found == sent if strict else compare(found, sent) is not Verdict.EDIT

@@ -75,7 +75,7 @@ def hybrid(migrated: Environment) -> Iterator[Hybrid]:
 def test_events_flow_through_both_until_a_signal_stops_them(
     migrated: Environment, hybrid: Hybrid, signum: signal.Signals
 ) -> None:
-    # Broken on purpose: with the signals' default actions, both ended with -15 or 130.
+    # Broken on purpose: with the signals not blocked before the wait, SIGTERM ended both with -15.
     with (
         service("consume", "--queue", "look", env=migrated) as consumer,
         service("relay", "--json", env=migrated) as relay,

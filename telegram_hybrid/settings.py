@@ -6,33 +6,36 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit
 
 import attrs
 
 from telegram_hybrid.errors import ConfigurationError
 
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,47}")
+_HOST = r"(\[[0-9A-Za-z:.%]+\]|[^:;,\[\]]*)(:[0-9]{0,5})?"
+_HOSTS = re.compile(f"{_HOST}(,{_HOST})*")
 _DATABASE_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 _REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+socket")
 _BROKER_SCHEMES = ("amqp", "amqps", "pyamqp", "redis", "rediss", "redis+socket")
 
 
 def without_secret(url: str | None) -> str | None:
-    """Return `url` with its password replaced by "***" (P12)."""
+    """Return `url` with its password replaced by "***" (P12).
+
+    For any string: what does not read as a URL is not shown at all.
+    """
     if url is None:
         return None
-    try:
-        parts = urlsplit(url)
-    except ValueError:
+    if _problem(url) is not None:
         return "<malformed url>"
-    if parts.password is None and "password=" not in parts.query:
-        return url
+    parts = urlsplit(url)
     credentials, at, hosts = parts.netloc.rpartition("@")
-    user = credentials.partition(":")[0]
-    query = re.sub(r"password=[^&]*", "password=***", parts.query)
-    netloc = f"{user}:***@{hosts}" if at and parts.password is not None else parts.netloc
-    return urlunsplit(parts._replace(netloc=netloc, query=query))
+    user, colon, _ = credentials.partition(":")
+    netloc = f"{user}:***@{hosts}" if colon else f"{credentials}{at}{hosts}"
+    query = "***" if "password" in parts.query.lower() else parts.query
+    shown = f"{parts.scheme}://{netloc}{parts.path}"
+    return f"{shown}?{query}" if query else shown
 
 
 def _masked(url: str | None) -> str:
@@ -47,8 +50,38 @@ def _url(*schemes: str) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
         if not separator or scheme not in schemes:
             known = ", ".join(f"{name}://" for name in schemes)
             raise ConfigurationError(f"{attribute.name}: expected a URL that begins with {known}")
+        if problem := _problem(value):
+            raise ConfigurationError(f"{attribute.name}: {problem}")
 
     return check
+
+
+def _problem(url: str) -> str | None:
+    """Say what keeps `url` from being taken apart in one way only, without quoting it.
+
+    A password with a raw "#" or "/" ends up in other parts of the URL, from where parsers quote
+    it in their errors and nobody knows any more that it is one.
+    """
+    special = (
+        "in user and password, write special characters percent-encoded: "
+        "%40 for @, %2F for /, %23 for #, %3F for ?"
+    )
+    if not url.isprintable() or " " in url or "#" in url:
+        return f"a URL holds no '#', spaces or control characters; {special}"
+    _, separator, rest = url.partition("://")
+    authority = re.split("[/?]", rest, maxsplit=1)[0]
+    credentials, _, hosts = authority.rpartition("@")
+    if not separator or re.search(r"[\[\];@]", credentials):
+        return f"not a URL; {special}"
+    if authority and "@" in rest[len(authority) :]:
+        return f"an '@' after the host; {special}"
+    if not _HOSTS.fullmatch(hosts):
+        return f"after the host only a port number may follow; {special}"
+    try:
+        urlsplit(url)
+    except ValueError:
+        return f"not a URL; {special}"
+    return None
 
 
 def _identifier(_: object, attribute: attrs.Attribute[str], value: str) -> None:

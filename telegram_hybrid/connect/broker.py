@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
 
 import amqp
@@ -30,7 +30,34 @@ def open_broker(url: str) -> kombu.Connection:
     `BrokerUnavailable`, `BrokerError` (refused: user, password, virtual host) or
     `ConfigurationError`, never with a secret in the message.
     """
-    connection = _connection(url)
+    # A parser's own words may quote a password, so they are neither repeated nor chained: what
+    # is no address is raised outside of every except block.
+    with suppress(ValueError, TypeError, KombuError):
+        return _connected(_connection(url))
+    raise ConfigurationError(
+        "TELEGRAM_BROKER_URL: expected amqp://[user:password@]host:port/vhost, amqps://, "
+        "redis://[:password@]host:port/db, rediss:// or redis+socket:///path?virtual_host=db"
+    )
+
+
+def _connection(url: str) -> kombu.Connection:
+    scheme, _, rest = url.partition("://")
+    if scheme in ("amqp", "pyamqp"):
+        # "amqp" alone would take librabbitmq where that is installed.
+        url = f"pyamqp://{rest}"
+    if scheme in ("amqp", "pyamqp", "amqps"):
+        return kombu.Connection(url, connect_timeout=CONNECT_TIMEOUT, heartbeat=HEARTBEAT)
+    if scheme == "redis+socket":
+        return kombu.Connection(f"socket://{rest}", transport=kombu_redis.Transport)
+    if scheme in ("redis", "rediss"):
+        parts = parse_url(url)
+        if scheme == "rediss":
+            parts.setdefault("ssl", {})
+        return kombu.Connection(**{**parts, "transport": kombu_redis.Transport})
+    raise ValueError("unknown scheme")
+
+
+def _connected(connection: kombu.Connection) -> kombu.Connection:
     try:
         with translated_errors(connection):
             connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
@@ -38,30 +65,6 @@ def open_broker(url: str) -> kombu.Connection:
         close_quietly(connection)
         raise
     return connection
-
-
-def _connection(url: str) -> kombu.Connection:
-    scheme, _, rest = url.partition("://")
-    try:
-        if scheme in ("amqp", "pyamqp"):
-            # "amqp" alone would take librabbitmq where that is installed.
-            return kombu.Connection(
-                f"pyamqp://{rest}", connect_timeout=CONNECT_TIMEOUT, heartbeat=HEARTBEAT
-            )
-        if scheme == "amqps":
-            return kombu.Connection(url, connect_timeout=CONNECT_TIMEOUT, heartbeat=HEARTBEAT)
-        if scheme == "redis+socket":
-            return kombu.Connection(f"socket://{rest}", transport=kombu_redis.Transport)
-        if scheme in ("redis", "rediss"):
-            parts = parse_url(url)
-            if scheme == "rediss":
-                parts.setdefault("ssl", {})
-            return kombu.Connection(**{**parts, "transport": kombu_redis.Transport})
-    except (ValueError, TypeError, KombuError) as error:
-        raise ConfigurationError("TELEGRAM_BROKER_URL: not a URL that kombu understands") from error
-    raise ConfigurationError(
-        "TELEGRAM_BROKER_URL: expected amqp://, amqps://, redis://, rediss:// or redis+socket://"
-    )
 
 
 def is_amqp(connection: kombu.Connection) -> bool:

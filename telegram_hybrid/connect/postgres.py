@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -42,10 +42,10 @@ def open_engine(
     No server-side prepared statements and no session settings, so that a transaction pooler may
     stand between (P9). Connecting gives up after 5 seconds.
     """
-    try:
-        url = make_url(settings.database_url).set(drivername="postgresql+psycopg")
-    except sqlalchemy.exc.ArgumentError as error:
-        raise ConfigurationError("TELEGRAM_DATABASE_URL: not a URL") from error
+    url = _parsed(settings.database_url)
+    # SQLAlchemy shows a URL's query as it is: passwords go another way to the driver.
+    secrets = {name: value for name, value in url.query.items() if "password" in name.lower()}
+    url = url.difference_update_query(secrets)
     pool: dict[str, Any] = (
         {"pool_size": settings.pool_size, "max_overflow": settings.pool_size}
         if pooled
@@ -59,10 +59,20 @@ def open_engine(
             "prepare_threshold": None,
             "connect_timeout": 5,
             "application_name": application_name,
+            **secrets,
         },
     )
     event.listen(engine, "checkout", _refuse_closed)
     return engine
+
+
+def _parsed(text: str) -> sqlalchemy.URL:
+    # Raised outside of every except block: the parser's own words may quote a password.
+    with suppress(sqlalchemy.exc.ArgumentError, ValueError):
+        return make_url(text).set(drivername="postgresql+psycopg")
+    raise ConfigurationError(
+        "TELEGRAM_DATABASE_URL: expected postgresql://[user:password@]host:port/database"
+    )
 
 
 def _refuse_closed(connection: Any, _record: object, _proxy: object) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import traceback
+
 import pytest
 
 from telegram_hybrid import Settings
+from telegram_hybrid.connect.postgres import open_engine
 from telegram_hybrid.errors import ConfigurationError
+from telegram_hybrid.settings import without_secret
 
 PARTS = {
     "TELEGRAM_DB_HOST": "db",
@@ -45,6 +49,47 @@ def test_no_secret_is_in_the_repr() -> None:
     assert "hush" not in shown
     assert "p%40ss" not in shown
     assert "writer:***@db" in shown
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        *(f"ann:{raw}@host:1/0" for raw in ("hush#x", "x/hush", "1/hush", "x?hush", "x@hush")),
+        *(f":{raw}@[::1]:1/0" for raw in ("[hush", "x hush", "x;hush", "\u2100hush")),
+        *("ann:hush", "ann:hush@host:port/0", "ann:hush@[::1/0"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("setting", "scheme"),
+    [("database_url", "postgresql"), ("redis_url", "redis"), ("broker_url", "amqp")],
+)
+def test_a_password_that_is_not_encoded_is_refused_and_not_shown(setting, scheme, rest) -> None:
+    # P12. Broken on purpose: without _problem the repr, and the parsers' errors, show "hush".
+    address = f"{scheme}://{rest}"
+    assert "hush" not in str(without_secret(address))
+    with pytest.raises(ConfigurationError, match=setting) as caught:
+        Settings(**{"database_url": "postgresql://db", setting: address})
+    assert "hush" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://ann:h%40h:%25@[::1]:5434/db",
+        "postgresql:///db?host=/tmp/a@b:c&port=6000",
+        "redis+socket:///tmp/a@b:c/redis.sock?virtual_host=1",
+    ],
+)
+def test_an_address_that_reads_one_way_only_is_taken(url: str) -> None:
+    kind = "broker_url" if url.startswith("redis") else "database_url"
+    settings = Settings(**{"database_url": "postgresql://db", kind: url})
+    assert "malformed" not in repr(settings)
+
+
+def test_a_password_in_the_query_is_neither_in_the_repr_nor_in_the_engine_s() -> None:
+    settings = Settings(database_url="postgresql://db/x?password=hush&sslpassword=hush")
+    shown = repr(settings) + repr(open_engine(settings)) + str(open_engine(settings).url)
+    assert "hush" not in shown
 
 
 @pytest.mark.parametrize(

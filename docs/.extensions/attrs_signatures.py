@@ -21,6 +21,7 @@ class AttrsSignatures(griffe.Extension):
             for item in cls.members.values()
             if isinstance(item, griffe.Attribute)
             and item.annotation is not None
+            and "property" not in item.labels
             and "init=False" not in str(item.value)
         ]
         init = griffe.Function("__init__", parameters=griffe.Parameters(), parent=cls)

@@ -149,7 +149,7 @@ def test_a_page_prints_what_it_shows(
 
 def rows(page: str) -> dict[str, list[str]]:
     """Return the table rows of a page by the code in their first cell."""
-    lines = (ROOT / page).read_text().replace(r"\|", "/").splitlines()
+    lines = (ROOT / page).read_text().splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if "|" in line]
     return {match[1]: row[1:] for row in cells if (match := re.match(r"`(.*?)`", row[0]))}
 

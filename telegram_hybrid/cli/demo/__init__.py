@@ -30,7 +30,7 @@ def command(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> int:
-    """Take real posts the whole way, and tell what happened and how long it took.
+    """Take posts the whole way, and tell what happened and how long it took.
 
     Export, message model, PostgreSQL with the outbox row in the same transaction, relay, broker,
     consumer with inbox; and back through cache-aside reads. PostgreSQL and Valkey come from

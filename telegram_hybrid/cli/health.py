@@ -19,7 +19,9 @@ def command(
 
     Exits with 1 if one of them failed. What is not configured is not asked.
 
-    Example: python -m telegram_hybrid health --json
+    Example:
+
+        python -m telegram_hybrid health --json
     """
     from telegram_hybrid.cli.output import print_json
     from telegram_hybrid.health import check

@@ -27,7 +27,7 @@ def command(
     files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FILE...", help="Telegram Desktop exports (result.json) or Bot API updates."
+            metavar="FILE", help="Telegram Desktop exports (result.json) or Bot API updates."
         ),
     ],
     embedded: Annotated[
@@ -50,7 +50,9 @@ def command(
     What is committed stays: after an error or Ctrl-C, run it again and it resumes, counting what
     is there as duplicates.
 
-    Example: python -m telegram_hybrid import --on-error skip ChatExport/result.json
+    Example:
+
+        python -m telegram_hybrid import --on-error skip ChatExport/result.json
     """
     from telegram_hybrid.cli.files import check_files
     from telegram_hybrid.cli.imports import import_files

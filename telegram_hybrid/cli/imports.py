@@ -94,7 +94,10 @@ def _store(hybrid: Hybrid, reader: Reader, bars: Progress) -> SaveCounts:
     try:
         hybrid.messages.save_many(reader, on_commit=committed)
     except HybridError as error:
-        error.add_note(f"{saved.total:,} messages before it are stored; run this again to resume")
+        if saved.total:
+            error.add_note(
+                f"{saved.total:,} messages before it are stored; run this again to resume"
+            )
         if isinstance(error, InvalidInput):
             _register(hybrid, reader)
         raise

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Bring the database's schema up, down, or say where it stands.",
     no_args_is_help=True,
+    rich_markup_mode="markdown",
 )
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
@@ -26,7 +27,9 @@ _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 def up(json: _Json = False) -> int:
     """Apply every revision that is missing. Several processes may do this at once.
 
-    Example: python -m telegram_hybrid migrate up
+    Example:
+
+        python -m telegram_hybrid migrate up
     """
     from telegram_hybrid.schema.postgres import migrate
 
@@ -43,7 +46,9 @@ def down(
 ) -> int:
     """Take revisions back, with the data that they hold.
 
-    Example: python -m telegram_hybrid migrate down --to base --yes
+    Example:
+
+        python -m telegram_hybrid migrate down --to base --yes
     """
     from telegram_hybrid.schema.postgres import migrate
 
@@ -58,7 +63,9 @@ def down(
 def status(json: _Json = False) -> int:
     """Compare the database's revision with the one that this library needs.
 
-    Example: python -m telegram_hybrid migrate status --json
+    Example:
+
+        python -m telegram_hybrid migrate status --json
     """
     from telegram_hybrid.schema.postgres import migrate
 

@@ -48,7 +48,7 @@ def consume(
     handler: Annotated[
         str | None,
         typer.Argument(
-            metavar="[MODULE:FUNCTION]",
+            metavar="MODULE:FUNCTION",
             help="A function (event, tx), or one made by @th.consumer; what it writes with tx "
             "commits together with the inbox row. Without it, events are printed as lines of JSON.",
             show_default=False,

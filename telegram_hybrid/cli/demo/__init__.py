@@ -14,7 +14,7 @@ def command(
     files: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[FILE]...",
+            metavar="FILE",
             help="Telegram Desktop exports (result.json) or Bot API updates; "
             "without any, the sample that comes with the package.",
             show_default=False,
@@ -36,12 +36,14 @@ def command(
     consumer with inbox; and back through cache-aside reads. PostgreSQL and Valkey come from
     wheels: no Docker, no root, no ports.
 
-    The last 200 posts (or a tenth, if that is less) arrive live, 50 a second: "save" is timed on
-    them, and "end to end" from the return of their commit to the entry of the consumer's handler.
+    The last 200 posts (or a tenth, if that is less) arrive live, 50 a second, after the others were
+    consumed: "save" is timed on them (of duplicates, if all are), and "commit to handler" from the
+    return of COMMIT to the call of the consumer's handler, if anything was new. Reads are of up to
+    500 posts and 64 channels, first with a cold cache, then warm, and compared with what was sent.
 
     Example:
 
-        python -m telegram_hybrid demo --data posts ~/Downloads/ChatExport*/result.json
+        python -m telegram_hybrid demo --data posts ChatExport*/result.json
     """
     from telegram_hybrid.cli.demo.report import print_report
     from telegram_hybrid.cli.demo.run import run

@@ -68,8 +68,8 @@ class _Run:
         """Move the bars."""
         published, consumed = self.pipe.moved
         expected = max(published, self.waiting + self.saved.inserted + self.saved.edited)
-        self.bars.move(_PUBLISHING, published, expected)
-        self.bars.move(_CONSUMING, consumed, max(consumed, expected))
+        self.bars.move(_PUBLISHING, published, expected or None)
+        self.bars.move(_CONSUMING, consumed, max(consumed, expected) or None)
 
     def _committed(self, counts: SaveCounts) -> None:
         self.saved += counts

@@ -46,6 +46,10 @@ class ConfigurationError(HybridError):
     """A setting is missing, malformed, or contradicts another; names the setting."""
 
 
+class Closed(HybridError):
+    """A `Hybrid` was used after its `close`."""
+
+
 class MissingExtra(ConfigurationError, ImportError):
     """A feature needs an optional dependency; the message gives the `pip install` line."""
 
@@ -56,6 +60,10 @@ class NotFound(HybridError, LookupError):
 
 class IllegalTransition(HybridError):
     """A status change that the life of a message does not allow."""
+
+
+class NestedWrite(HybridError):
+    """A write beside an open transaction of the same thread, for whose lock it would never end."""
 
 
 class ServiceError(HybridError):

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from types import TracebackType
 from typing import Any
+from weakref import WeakSet
 
 import kombu
 from sqlalchemy import Connection
@@ -19,6 +20,7 @@ from telegram_hybrid.delivery.consumer import Consumer
 from telegram_hybrid.delivery.relay import Relay
 from telegram_hybrid.delivery.subscription import ALL_CHANNELS, Handler, Subscription, consumer
 from telegram_hybrid.delivery.wake import RedisWake
+from telegram_hybrid.delivery.worker import Worker
 from telegram_hybrid.errors import ConfigurationError
 from telegram_hybrid.model import Change
 from telegram_hybrid.repositories.channels import Channels
@@ -59,8 +61,9 @@ class Hybrid:
             window_size=settings.window_size,
         )
         self._schema = schema = settings.database_schema
-        partitions = Partitions(postgres.open_engine(settings, pooled=False), schema)
-        self._transactions = Transactions(self.engine, schema, partitions, self._after_commit)
+        self._partitions = Partitions(postgres.open_engine(settings, pooled=False), schema)
+        self._transactions = Transactions(self.engine, schema, self._partitions, self._after_commit)
+        self._workers: WeakSet[Worker] = WeakSet()
         self.messages = Messages(self.engine, schema, self._transactions, self.cache)
         self.channels = Channels(self._connection, schema)
 
@@ -81,7 +84,7 @@ class Hybrid:
         Raises `ConfigurationError` without a broker.
         """
         wake = RedisWake(self._redis, self.cache.keys.wake) if self._redis is not None else None
-        return Relay(
+        relay = Relay(
             self.engine,
             self._schema,
             self._open_broker(),
@@ -90,6 +93,8 @@ class Hybrid:
             topology=self._topology,
             **options,
         )
+        self._workers.add(relay)
+        return relay
 
     def consume(
         self,
@@ -108,7 +113,7 @@ class Hybrid:
         """
         if not isinstance(handler, Subscription):
             handler = consumer(queue=queue or "", bind=bind or ALL_CHANNELS)(handler)
-        return Consumer(
+        made = Consumer(
             self.engine,
             self._schema,
             self._open_broker(),
@@ -119,6 +124,8 @@ class Hybrid:
             topology=self._topology,
             **options,
         )
+        self._workers.add(made)
+        return made
 
     def migrate(self) -> migrate.MigrationStatus:
         """Bring the database's schema to this library's revision; safe from many processes."""
@@ -129,13 +136,19 @@ class Hybrid:
         """Drop the schema with all messages and every cached key: for tests and demos."""
         with postgres.transaction(self.engine) as connection:
             connection.execute(sql('DROP SCHEMA IF EXISTS "{schema}" CASCADE', self._schema))
+        self._partitions.forget()
         if self._redis is not None:
             for key in self._redis.scan_iter(match=f"{self.settings.redis_prefix}:*", count=1000):
                 self._redis.delete(key)
 
     def close(self) -> None:
-        """Close all connections. Closing twice is fine."""
-        self.engine.dispose()
+        """Stop the relays and consumers got from here, and close all connections.
+
+        Closing twice is fine; whatever needs the database afterwards raises `Closed`.
+        """
+        for worker in list(self._workers):
+            worker.stop()
+        postgres.shut(self.engine)
         self.cache.close()
         if self._redis is not None:
             self._redis.close()

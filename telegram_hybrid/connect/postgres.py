@@ -13,6 +13,7 @@ import sqlalchemy
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event, make_url
 
 from telegram_hybrid.errors import (
+    Closed,
     CommitUnknown,
     ConfigurationError,
     DatabaseError,
@@ -64,6 +65,17 @@ def open_engine(
     )
     event.listen(engine, "checkout", _refuse_closed)
     return engine
+
+
+def shut(engine: Engine) -> None:
+    """Close all connections, for good: the next use raises `Closed`. Shutting twice is fine."""
+    if not event.contains(engine, "do_connect", _refuse_use):
+        event.listen(engine, "do_connect", _refuse_use)
+    engine.dispose()
+
+
+def _refuse_use(*_: object) -> None:
+    raise Closed("this Hybrid is closed; connect again")
 
 
 def _parsed(text: str) -> sqlalchemy.URL:
@@ -138,7 +150,7 @@ def _translate(error: sqlalchemy.exc.DBAPIError, engine: Engine) -> DatabaseErro
     cause = error.orig
     said = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
     place = _place(engine)
-    if isinstance(cause, _CONFLICTS):
+    if isinstance(cause, _CONFLICTS) or _misses_partition(cause):
         return WriteConflict(f"{place}: {said}; the transaction was rolled back, run it again")
     if isinstance(cause, _NO_SCHEMA):
         return SchemaMismatch(f"{place}: {said}; run: python -m telegram_hybrid migrate up")
@@ -147,6 +159,11 @@ def _translate(error: sqlalchemy.exc.DBAPIError, engine: Engine) -> DatabaseErro
     ):
         return DatabaseUnavailable(f"{place}: {said}")
     return DatabaseError(f"{place}: {said}")
+
+
+def _misses_partition(cause: BaseException | None) -> bool:
+    """Whether a row found no partition: the one such violation without a constraint's name."""
+    return isinstance(cause, psycopg.errors.CheckViolation) and not cause.diag.constraint_name
 
 
 def _place(engine: Engine) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from threading import Event, Lock, Thread
+from threading import Event, Lock, Thread, current_thread
 
 from telegram_hybrid.errors import HybridError
 
@@ -37,12 +37,15 @@ class Worker(ABC):
             self._thread.start()
 
     def stop(self, timeout: float = 30.0) -> bool:
-        """Finish what is in hand and end the thread; False if that took more than `timeout` s."""
+        """Finish what is in hand and end the thread; False if that took more than `timeout` s.
+
+        Called in that thread itself, it returns at once, and the thread ends after what is in hand.
+        """
         with self._life:
             self._stop.set()
             self._interrupt()
             thread = self._thread
-        if thread is not None:
+        if thread is not None and thread is not current_thread():
             thread.join(timeout)
         return not self.running
 

@@ -38,3 +38,8 @@ class Partitions:
                 with transaction(self._engine) as connection:
                     connection.execute(self._statement, {"at": months[month]})
                 self._known.add(month)
+
+    def forget(self) -> None:
+        """Ask again for every month: somebody has dropped a partition."""
+        with self._making:
+            self._known = set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
@@ -58,10 +59,7 @@ class TransactionMessages:
         key = checked_key(channel_id, message_id)
         if reason is not None:
             checks.text("reason", reason)
-        stored = self.get(channel_id, message_id)
-        if stored is None:
-            return False
-        return self._writer.mark(key, Status.DELETED, reason=reason).version != stored.version
+        return self._writer.delete(key, reason)
 
     def get(
         self, channel_id: int, message_id: int, *, include_deleted: bool = False
@@ -130,10 +128,10 @@ class Transaction:
     The connection is there for your own statements, which commit or roll back with ours.
     """
 
-    def __init__(self, connection: Connection, schema: str, partitions: Partitions) -> None:
+    def __init__(self, connection: Connection, schema: str, writer: Writer) -> None:
         self.connection = connection
-        self._writer = Writer(connection, schema, partitions)
-        self.messages = TransactionMessages(connection, schema, self._writer)
+        self._writer = writer
+        self.messages = TransactionMessages(connection, schema, writer)
         self.channels = Channels(lambda: nullcontext(connection), schema)
 
     @property
@@ -156,6 +154,7 @@ class Transactions:
         self._schema = schema
         self._partitions = partitions
         self._committed = committed
+        self._local = threading.local()
 
     @contextmanager
     def begin(self) -> Iterator[Transaction]:
@@ -164,15 +163,29 @@ class Transactions:
         `committed` is called after the commit, and also when nobody can know whether the commit
         happened: to invalidate once too often does no harm.
         """
+        writers = self._writers_of_thread()
         try:
             with postgres.transaction(self._engine) as connection:
-                transaction = Transaction(connection, self._schema, self._partitions)
-                yield transaction
+                writer = Writer(connection, self._schema, self._partitions, writers)
+                transaction = Transaction(connection, self._schema, writer)
+                writers.append(writer)
+                try:
+                    yield transaction
+                finally:
+                    writers.remove(writer)
         except CommitUnknown:
             self._committed(transaction.changes)
             raise
         if transaction.changes:
             self._committed(transaction.changes)
+
+    def _writers_of_thread(self) -> list[Writer]:
+        """Those of the transactions that this thread has open."""
+        try:
+            found: list[Writer] = self._local.writers
+        except AttributeError:
+            found = self._local.writers = []
+        return found
 
 
 def checked_ids(channel_id: int, message_ids: Iterable[int]) -> list[int]:

@@ -15,8 +15,9 @@ from typing import Any
 import attrs
 import msgspec
 from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
 
-from telegram_hybrid.errors import NotFound
+from telegram_hybrid.errors import NestedWrite, NotFound
 from telegram_hybrid.model import Change, EventType, Message, MessageKey, Outcome, Saved, Status
 from telegram_hybrid.model.message import present
 from telegram_hybrid.outbox import rows as outbox
@@ -111,12 +112,23 @@ class _Slot:
 
 
 class Writer:
-    """The write path of messages, on one open transaction. Collects what it changed."""
+    """The write path of messages, on one open transaction. Collects what it changed.
 
-    def __init__(self, connection: Connection, schema: str, partitions: Partitions) -> None:
+    `beside` are the writers of all transactions that its thread has open, now and later.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        schema: str,
+        partitions: Partitions,
+        beside: Sequence[Writer],
+    ) -> None:
         self._connection = connection
         self._schema = schema
         self._partitions = partitions
+        self._beside = beside
+        self.locked: set[int] = set()
         self.changes: list[Change] = []
 
     def save(self, messages: Sequence[Message]) -> list[Saved]:
@@ -124,7 +136,7 @@ class Writer:
 
         A key that occurs several times is saved as often, one after the other.
         """
-        lock_channels(self._connection, self._schema, {item.channel_id for item in messages})
+        self._lock({item.channel_id for item in messages})
         saved: dict[int, Saved] = {}
         for wave in _distinct(messages):
             batch = [messages[position] for position in wave]
@@ -136,7 +148,7 @@ class Writer:
 
         Raises `NotFound`, and `IllegalTransition` for a step that is not allowed.
         """
-        lock_channels(self._connection, self._schema, {key.channel_id})
+        self._lock({key.channel_id})
         (slot,) = self._slots([key])
         stored = self._stored([key]).get(key)
         if stored is None:
@@ -166,6 +178,26 @@ class Writer:
         kind = EventType.DELETED if deleted else EventType.STATUS_CHANGED
         self._announce([(kind, message)])
         return message
+
+    def delete(self, key: MessageKey, reason: str | None) -> bool:
+        """Mark a message as deleted; return whether it was stored and not yet deleted."""
+        before = len(self.changes)
+        try:
+            self.mark(key, Status.DELETED, reason=reason)
+        except NotFound:
+            return False
+        return len(self.changes) > before
+
+    def _lock(self, channel_ids: set[int]) -> None:
+        # PostgreSQL sees no deadlock here: one side waits, the other is only idle.
+        for other in self._beside:
+            if other is not self and (both := other.locked & channel_ids):
+                raise NestedWrite(
+                    f"an open transaction of this thread has written to channel {min(both)}: "
+                    "write through that transaction, or after its end"
+                )
+        lock_channels(self._connection, self._schema, channel_ids)
+        self.locked |= channel_ids
 
     def _save_distinct(self, batch: Sequence[Message]) -> list[Saved]:
         keys = [message.key for message in batch]
@@ -223,7 +255,12 @@ class Writer:
             return
         self._partitions.ensure(message.sent_at for message in messages)
         rows = [_columns(message) for message in messages]
-        self._execute(_INSERT, **{name: [row[name] for row in rows] for name in rows[0]})
+        try:
+            self._execute(_INSERT, **{name: [row[name] for row in rows] for name in rows[0]})
+        except IntegrityError:
+            # A partition that was there before has been dropped: the next try makes it again.
+            self._partitions.forget()
+            raise
 
     def _edit(self, before: Message, incoming: Message, version: int) -> Message:
         self._keep_revision(before, before.version)

@@ -1,0 +1,60 @@
+"""Hybrid: closing ends what it handed out, and what comes after is told so."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from telegram_hybrid import Hybrid
+from telegram_hybrid.errors import Closed
+from telegram_hybrid.hybrid import connect
+from telegram_hybrid.testing import make_message
+
+pytestmark = pytest.mark.integration
+
+
+def test_closing_stops_the_relays_and_consumers_it_handed_out(hybrid: Hybrid) -> None:
+    # Broken on purpose: without the stops the relay ended by a TypeError of redis-py, whose socket
+    # was closed under it, and the consumer went on.
+    other = connect(hybrid.settings)
+    consumer = other.consume(lambda event, tx: None, queue=f"{hybrid.settings.exchange}.closing")
+    relay = other.relay()
+    consumer.start()
+    relay.start()
+    time.sleep(0.3)
+    other.close()
+    assert not consumer.running
+    assert not relay.running
+    assert consumer.failure is None
+    assert relay.failure is None
+
+
+def test_what_is_used_after_closing_says_so(hybrid: Hybrid) -> None:
+    # Broken on purpose: without the listener the engine opened new connections in silence.
+    other = connect(hybrid.settings)
+    other.messages.save(make_message())
+    other.close()
+    other.close()
+    with pytest.raises(Closed, match="connect again"):
+        other.messages.save(make_message())
+
+
+def test_a_handler_may_close_the_hybrid(hybrid: Hybrid) -> None:
+    # Broken on purpose: a thread that joins itself raised RuntimeError, and the event was buried.
+    other = connect(hybrid.settings)
+    consumer = other.consume(
+        lambda event, tx: other.close(), queue=f"{hybrid.settings.exchange}.closer"
+    )
+    consumer.declare()
+    hybrid.messages.save(make_message())
+    relay = hybrid.relay()
+    while not relay.step():
+        continue
+    consumer.start()
+    deadline = time.monotonic() + 10
+    while consumer.running and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not consumer.running
+    assert consumer.failure is None
+    assert consumer.counters.consumed == 1

@@ -57,6 +57,15 @@ def integer(field: str, value: Any) -> int:
     return value
 
 
+def seconds(field: str, value: Any) -> float:
+    """Accept a duration: 0 up to some thirty years."""
+    if type(value) not in (int, float):
+        raise InvalidInput(field, f"expected a number of seconds, got {type(value).__name__}")
+    if not 0 <= value < 1e9:
+        raise InvalidInput(field, f"{value} seconds are outside 0 to 1e9")
+    return float(value)
+
+
 def bigint(field: str, value: Any) -> int:
     """Accept an integer that a 64-bit column can hold."""
     number = integer(field, value)

@@ -106,8 +106,8 @@ class Media:
         for field in ("size", "width", "height"):
             if (value := getattr(self, field)) is not None:
                 checks.count(field, value)
-        if self.duration is not None and not 0 <= self.duration < 1e9:
-            raise InvalidInput("duration", f"{self.duration} is not a number of seconds")
+        if self.duration is not None:
+            checks.seconds("duration", self.duration)
 
 
 @attrs.frozen(slots=True, kw_only=True)

@@ -15,6 +15,8 @@ from telegram_hybrid.errors import ConfigurationError
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,47}")
 _HOST = r"(\[[0-9A-Za-z:.%]+\]|[^:;,\[\]]*)(:[0-9]{0,5})?"
 _HOSTS = re.compile(f"{_HOST}(,{_HOST})*")
+_QUERY = re.compile(r"[^=&]+=[^&]*(&[^=&]+=[^&]*)*")
+_EXCHANGE = re.compile(r"[A-Za-z0-9_.:-]{1,200}")
 _DATABASE_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 _REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+socket")
 _BROKER_SCHEMES = ("amqp", "amqps", "pyamqp", "redis", "rediss", "redis+socket")
@@ -69,12 +71,15 @@ def _problem(url: str) -> str | None:
     if not url.isprintable() or " " in url or "#" in url:
         return f"a URL holds no '#', spaces or control characters; {special}"
     _, separator, rest = url.partition("://")
-    authority = re.split("[/?]", rest, maxsplit=1)[0]
-    credentials, _, hosts = authority.rpartition("@")
+    address, _, query = rest.partition("?")
+    authority, _, path = address.partition("/")
+    credentials, at, hosts = authority.rpartition("@")
     if not separator or re.search(r"[\[\];@]", credentials):
         return f"not a URL; {special}"
-    if authority and "@" in rest[len(authority) :]:
+    if (authority and "@" in path) or (authority and not at and "@" in query):
         return f"an '@' after the host; {special}"
+    if query and not _QUERY.fullmatch(query):
+        return f"after '?', expected name=value; {special}"
     if not _HOSTS.fullmatch(hosts):
         return f"after the host only a port number may follow; {special}"
     try:
@@ -88,6 +93,13 @@ def _identifier(_: object, attribute: attrs.Attribute[str], value: str) -> None:
     if not _NAME.fullmatch(value):
         raise ConfigurationError(
             f"{attribute.name}: {value!r} is not a plain lower-case name of at most 48 characters"
+        )
+
+
+def _exchange(_: object, attribute: attrs.Attribute[str], value: str) -> None:
+    if not _EXCHANGE.fullmatch(value):
+        raise ConfigurationError(
+            f"{attribute.name}: {value!r} is not 1 to 200 letters, digits, '_', '.', ':' or '-'"
         )
 
 
@@ -121,7 +133,7 @@ class Settings:
     )
     database_schema: str = attrs.field(default="telegram_gateway", validator=_identifier)
     redis_prefix: str = "telegram"
-    exchange: str = "telegram.messages"
+    exchange: str = attrs.field(default="telegram.messages", validator=_exchange)
     message_ttl: float = attrs.field(default=3600.0, validator=_positive)
     seen_ttl: float = attrs.field(default=7200.0, validator=_positive)
     window_size: int = attrs.field(default=100, validator=_positive)

@@ -36,7 +36,7 @@ from telegram_hybrid.errors import (
 from telegram_hybrid.model import Event
 from telegram_hybrid.outbox import dead_letters, inbox
 from telegram_hybrid.outbox.dead_letters import DeadLetter
-from telegram_hybrid.schema.broker import Topology, open_envelope
+from telegram_hybrid.schema.broker import Topology, checked_name, open_envelope
 
 #: How many unacknowledged events the broker hands to one consumer.
 PREFETCH = 100
@@ -101,6 +101,7 @@ class Consumer(Worker, Generic[Tx]):
     again in its own.
 
     Order per channel holds as long as one consumer has the queue; several share its load.
+    Raises `InvalidInput` for a queue or routing key that the broker could not hold.
     """
 
     def __init__(
@@ -119,12 +120,13 @@ class Consumer(Worker, Generic[Tx]):
         topology: Topology | None = None,
         backoff: Backoff = REHANDLE,
     ) -> None:
-        super().__init__(f"telegram_hybrid.consumer.{queue}")
+        super().__init__(f"telegram_hybrid.consumer.{checked_name('queue', queue)}")
         self._engine = engine
         self._schema = schema
         self._broker = broker
         self._queue = queue
-        self._bind = [bind] if isinstance(bind, str) else list(bind)
+        keys = [bind] if isinstance(bind, str) else list(bind)
+        self._bind = [checked_name(f"bind[{at}]", key) for at, key in enumerate(keys)]
         self._handler = handler
         self._transaction: Callable[[], AbstractContextManager[Any]] = (
             transaction or self._plain_transaction
@@ -312,7 +314,7 @@ class Consumer(Worker, Generic[Tx]):
         stop: Flag,
     ) -> None:
         """Write the dead letter, once, then let the broker have its own."""
-        reason = reason.replace("\0", "\\0")[:4000]
+        reason = reason.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()[:4000]
         entry = inbox.Entry(letter.event_id, letter.channel_id, letter.message_id)
         try:
             with postgres.transaction(self._engine) as database:

@@ -9,6 +9,7 @@ import attrs
 
 from telegram_hybrid.errors import InvalidInput
 from telegram_hybrid.model import Event
+from telegram_hybrid.schema.broker import checked_name
 
 #: Bind this for the events of all channels.
 ALL_CHANNELS = "telegram.channel.#"
@@ -38,13 +39,14 @@ def consumer(
         def on_message(event, tx): ...
 
     Run it with `hybrid.consume(on_message)`, or with the command `consume module:on_message`.
-    Raises `InvalidInput` for an empty queue name or binding.
+    Raises `InvalidInput` for a queue or routing key that the broker could not hold.
     """
     keys = (bind,) if isinstance(bind, str) else tuple(bind)
-    if not queue:
-        raise InvalidInput("queue", "a consumer's queue needs a name")
-    if not keys or not all(keys):
+    checked_name("queue", queue)
+    if not keys:
         raise InvalidInput("bind", "at least one routing key, such as telegram.channel.#")
+    for at, key in enumerate(keys):
+        checked_name(f"bind[{at}]", key)
 
     def subscribe(handler: Handler) -> Subscription:
         return Subscription(handler, queue, keys)

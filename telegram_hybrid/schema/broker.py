@@ -39,6 +39,17 @@ class Topology:
         return f"{self.exchange}.dlq"
 
 
+def checked_name(field: str, value: object) -> str:
+    """Accept the name of a queue or a routing key: 1 to 255 bytes, printable.
+
+    AMQP has one byte for the length, and kombu on Redis keeps bindings between control characters.
+    """
+    name = checks.text(field, value)
+    if not name or not name.isprintable() or len(name.encode()) > 255:
+        raise InvalidInput(field, f"{name[:50]!r} is not 1 to 255 bytes of printable text")
+    return name
+
+
 def routing_key(channel_id: int) -> str:
     """The routing key of a channel's events; bind "telegram.channel.#" for all of them."""
     return f"telegram.channel.{channel_id}"

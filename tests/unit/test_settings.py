@@ -76,6 +76,7 @@ def test_a_password_that_is_not_encoded_is_refused_and_not_shown(setting, scheme
     "url",
     [
         "postgresql://ann:h%40h:%25@[::1]:5434/db",
+        "postgresql://ann@/db?host=/tmp/a@b&port=6000",
         "postgresql:///db?host=/tmp/a@b:c&port=6000",
         "redis+socket:///tmp/a@b:c/redis.sock?virtual_host=1",
     ],
@@ -110,3 +111,9 @@ def test_a_wrong_setting_is_named(environment: dict[str, str], named: str) -> No
 def test_a_schema_name_that_would_need_quoting_is_refused(name: str) -> None:
     with pytest.raises(ConfigurationError, match="database_schema"):
         Settings(database_url="postgresql://db", database_schema=name)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a\0b", "ж", "x" * 201])
+def test_an_exchange_that_a_broker_could_not_hold_is_refused(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="exchange"):
+        Settings(database_url="postgresql://db", exchange=name)

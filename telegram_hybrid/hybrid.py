@@ -45,7 +45,8 @@ def connect(settings: Settings | None = None) -> Hybrid:
 class Hybrid:
     """Everything in one place: `messages`, `channels`, `transaction()`, and the cache behind them.
 
-    Safe to share between threads; not between processes: connect again after a fork.
+    Safe to share between threads. A forked process may go on with it, on connections of its own;
+    relays and consumers that run stay with the parent.
     """
 
     def __init__(self, settings: Settings, *, on_close: Callable[[], object] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -63,6 +64,7 @@ def open_engine(
             **secrets,
         },
     )
+    event.listen(engine, "connect", _note_process)
     event.listen(engine, "checkout", _refuse_closed)
     return engine
 
@@ -87,12 +89,22 @@ def _parsed(text: str) -> sqlalchemy.URL:
     )
 
 
-def _refuse_closed(connection: Any, _record: object, _proxy: object) -> None:
+def _note_process(_connection: object, record: Any) -> None:
+    record.info["pid"] = os.getpid()
+
+
+def _refuse_closed(connection: Any, record: Any, proxy: Any) -> None:
     """Have the pool replace a connection whose server has gone, without asking the server.
 
     A server that ends a connection closes its socket, which then is readable; an idle one that
     is well has nothing to say. SQLAlchemy's pre-ping costs three round trips for the same.
+
+    A connection from before a fork is left to the parent: two processes that read one socket
+    take each other's answers (SQLAlchemy, "Using Connection Pools with Multiprocessing").
     """
+    if record.info["pid"] != os.getpid():
+        record.dbapi_connection = proxy.dbapi_connection = None
+        raise sqlalchemy.exc.DisconnectionError("made by another process")
     readable = select.poll()
     readable.register(connection.fileno(), select.POLLIN)
     if readable.poll(0):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import time
 
 import pytest
@@ -58,3 +59,19 @@ def test_a_handler_may_close_the_hybrid(hybrid: Hybrid) -> None:
     assert not consumer.running
     assert consumer.failure is None
     assert consumer.counters.consumed == 1
+
+
+def test_a_forked_process_and_its_parent_do_not_share_a_connection(hybrid: Hybrid) -> None:
+    # Broken on purpose: without the look at the process id each takes answers of the other.
+    def save(first: int) -> None:
+        for number in range(first, first + 30):
+            hybrid.messages.save(make_message(message_id=number))
+
+    save(0)
+    child = multiprocessing.get_context("fork").Process(target=save, args=(100,))
+    child.start()
+    save(200)
+    child.join()
+    assert child.exitcode == 0
+    channel_id = make_message().channel_id
+    assert len(hybrid.messages.seen(channel_id, range(300))) == 90

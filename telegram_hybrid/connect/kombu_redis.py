@@ -22,6 +22,7 @@ from uuid import uuid4
 import msgspec
 from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
+from kombu.utils import json as kombu_json
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
@@ -306,11 +307,19 @@ def _decoded(item: bytes) -> dict[str, Any]:
     """Read what a publisher wrote; whatever is not a kombu message becomes the body of one."""
     try:
         message = msgspec.json.decode(item)
-        if isinstance(message["properties"]["delivery_tag"], str):
-            message["properties"].setdefault("delivery_info", {})
+        properties = message["properties"]
+        tables = (message["headers"], properties.setdefault("delivery_info", {}))
+        if type(message["body"]) is dict:
+            # How kombu's own transport writes bytes.
+            message["body"] = kombu_json.loads(msgspec.json.encode(message["body"]))
+        if (
+            isinstance(message["body"], str | bytes)
+            and isinstance(properties["delivery_tag"], str)
+            and all(isinstance(table, dict) for table in tables)
+        ):
             return message  # type: ignore[no-any-return]
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
-        pass
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass  # msgspec's and kombu's errors of decoding are among these
     return {
         "body": item.decode("utf-8", "backslashreplace"),
         "headers": {},

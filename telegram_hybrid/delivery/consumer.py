@@ -279,7 +279,7 @@ class Consumer(Worker, Generic[Tx]):
             return
         (job,) = jobs
         decision = self._schedule.failed(job, monotonic(), random.random())  # noqa: S311
-        what = f"{type(error).__name__}: {error}"
+        what = _told(error)
         if isinstance(decision, GiveUp):
             letter = letters.of_event(job.delivery.event)  # type: ignore[arg-type]
             self._bury(connection, job, letter, decision.attempts, what, stop)
@@ -314,7 +314,7 @@ class Consumer(Worker, Generic[Tx]):
         stop: Flag,
     ) -> None:
         """Write the dead letter, once, then let the broker have its own."""
-        reason = reason.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()[:4000]
+        reason = reason[:4000]
         entry = inbox.Entry(letter.event_id, letter.channel_id, letter.message_id)
         try:
             with postgres.transaction(self._engine) as database:
@@ -361,3 +361,13 @@ class Consumer(Worker, Generic[Tx]):
     def _count(self, **more: int) -> None:
         now = self.counters
         self.counters = attrs.evolve(now, **{k: getattr(now, k) + n for k, n in more.items()})
+
+
+def _told(error: Exception) -> str:
+    """What a handler raised, as text that a log and a row can hold, whatever its class does."""
+    try:
+        text = str(error)
+    except Exception as failure:  # noqa: BLE001  (its __str__ may raise anything; both are named)
+        text = f"<str() of it raised {type(failure).__name__}>"
+    text = text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
+    return f"{type(error).__name__}: {text}"

@@ -49,6 +49,8 @@ def consumer(
         checked_name(f"bind[{at}]", key)
 
     def subscribe(handler: Handler) -> Subscription:
+        if not callable(handler):
+            raise InvalidInput("handler", f"expected a function, got {type(handler).__name__}")
         return Subscription(handler, queue, keys)
 
     return subscribe

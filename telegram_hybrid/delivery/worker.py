@@ -17,7 +17,7 @@ class Worker(ABC):
     def __init__(self, name: str) -> None:
         self.name = name
         #: Why the thread of `start` ended by itself; None while it runs or after `stop`.
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
         self._life = Lock()
         self._stop = Event()
         self._thread: Thread | None = None
@@ -63,6 +63,6 @@ class Worker(ABC):
         except HybridError as error:
             self.failure = error
             log.error("%s ended: %s", self.name, error)  # noqa: TRY400  (it says what to do)
-        except Exception as error:  # the last resort of a thread; kept, and logged
+        except BaseException as error:  # the last resort of a thread, whose end nobody else sees
             self.failure = error
             log.exception("%s ended by an unexpected error", self.name)

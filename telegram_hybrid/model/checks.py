@@ -54,6 +54,8 @@ def integer(field: str, value: Any) -> int:
     """Accept an int, but no bool, float or digit string: those hide mistakes."""
     if type(value) is not int:
         raise InvalidInput(field, f"expected an integer, got {type(value).__name__}")
+    if value.bit_length() > 128:  # Python does not even write it out for the message
+        raise InvalidInput(field, f"an integer of {value.bit_length():,} bits")
     return value
 
 
@@ -62,7 +64,7 @@ def seconds(field: str, value: Any) -> float:
     if type(value) not in (int, float):
         raise InvalidInput(field, f"expected a number of seconds, got {type(value).__name__}")
     if not 0 <= value < 1e9:
-        raise InvalidInput(field, f"{value} seconds are outside 0 to 1e9")
+        raise InvalidInput(field, "outside 0 to 1e9 seconds")
     return float(value)
 
 
@@ -83,7 +85,10 @@ def instant(field: str, value: Any) -> datetime:
     elif value.utcoffset() is None:
         raise InvalidInput(field, "naive datetime; give it a timezone, for example tzinfo=UTC")
     else:
-        aware = value.astimezone(UTC)
+        try:
+            aware = value.astimezone(UTC)
+        except OverflowError:  # within a day of the years 1 and 9999
+            raise InvalidInput(field, f"{value.isoformat()} is outside 1970 to 2100") from None
     if not EARLIEST <= aware < LATEST:
         raise InvalidInput(field, f"{aware.isoformat()} is outside 1970 to 2100")
     return aware

@@ -107,13 +107,21 @@ def open_envelope(body: bytes | str, headers: dict[str, Any]) -> Event:
     return Event(
         event_id=_parsed("id", _attribute(headers, "id"), UUID),
         type=_parsed("type", _attribute(headers, "type"), EventType),
-        sequence=_parsed("sequence", _attribute(headers, "sequence"), int),
+        sequence=checks.count(
+            "sequence", _parsed("sequence", _attribute(headers, "sequence"), int), most=2**63 - 1
+        ),
         occurred_at=checks.instant(
             "time", _parsed("time", _attribute(headers, "time"), datetime.fromisoformat)
         ),
         message=Message.from_json(body),
-        traceparent=headers.get("traceparent"),
+        traceparent=_trace(headers.get("traceparent")),
     )
+
+
+def _trace(value: object) -> str | None:
+    """A broken trace is no reason to give an event up (W3C Trace Context: ignore it)."""
+    usable = isinstance(value, str) and value.isascii() and value.isprintable()
+    return str(value) if usable else None
 
 
 def _attribute(headers: dict[str, Any], name: str) -> str:

@@ -219,6 +219,14 @@ def test_a_message_that_is_no_event_becomes_a_dead_letter_and_blocks_nothing(at:
     assert letter.reason.startswith("unreadable: ")
 
 
+TAG = '"properties": {"delivery_tag": "t", "delivery_info": {"routing_key": "telegram.channel.-7"}}'
+NO_BODY = b'{"properties": {"delivery_tag": "t"}}'
+NO_HEADERS = b'{"body": "x", "headers": [], "properties": {"delivery_tag": "t"}}'
+FOREIGN_BODY = (
+    f'{{"body": {{"__type__": "bytes", "__value__": "x"}}, "headers": {{}}, {TAG}}}'.encode()
+)
+
+
 def test_garbage_that_is_not_even_a_kombu_message_is_buried_too(redis_at: Stand):
     import redis
 
@@ -226,12 +234,18 @@ def test_garbage_that_is_not_even_a_kombu_message_is_buried_too(redis_at: Stand)
     redis_at.consumer(handler).declare()
     path = redis_at.settings.broker_url.removeprefix("redis+socket://").partition("?")[0]
     with redis.Redis(unix_socket_path=path) as client:
-        client.lpush(redis_at.queue, b"\xff\x00", b'{"properties": 3}', b"[]")
+        garbage = (b"\xff\x00", b'{"properties": 3}', b"[]", NO_BODY, NO_HEADERS, FOREIGN_BODY)
+        client.lpush(redis_at.queue, *garbage)
     consumer = redis_at.consumer(handler)
     consumer.start()
-    until(lambda: consumer.counters.dead == 3)
+    # Broken on purpose: with only the delivery tag looked at, NO_BODY ended the consumer.
+    until(lambda: consumer.counters.dead == len(garbage))
     assert consumer.stop()
-    assert redis_at.value("SELECT count(*) FROM {s}.dead_letters") == 3
+    assert redis_at.value("SELECT count(*) FROM {s}.dead_letters") == len(garbage)
+    (letter,) = redis_at.rows(
+        "SELECT payload->>'body' AS body FROM {s}.dead_letters WHERE channel_id = -7"
+    )
+    assert letter.body == "x"  # as kombu's own publisher writes bytes
 
 
 def test_a_lost_database_is_waited_for_and_is_not_the_handlers_failure(at: Stand):
@@ -360,3 +374,40 @@ def test_a_consumer_gets_only_what_its_binding_asks_for(at: Stand):
     assert one.stop()
     assert sorted(set(seen)) == [-1003, -1002]
     assert len(seen) == 6
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize("error", [Unprintable(), ValueError("a\0b \ud800"), StopIteration()])
+def test_whatever_the_handler_raises_becomes_a_dead_letter(redis_at: Stand, error: Exception):
+    # Broken on purpose: with f"{error}" for the reason, the first two ended the consumer.
+    def handler(event: Event, tx: Any) -> None:
+        raise error
+
+    consumer = redis_at.consumer(handler, max_attempts=1)
+    consumer.declare()
+    publish(redis_at, 1)
+    consumer.start()
+    until(lambda: consumer.counters.dead == 1)
+    assert consumer.stop()
+    assert type(error).__name__ in redis_at.value("SELECT reason FROM {s}.dead_letters")
+
+
+def test_a_handler_that_exits_ends_the_consumer_and_leaves_the_event(redis_at: Stand):
+    # Broken on purpose: with `except Exception` in Worker the thread ended in silence.
+    def handler(event: Event, tx: Any) -> None:
+        raise SystemExit(3)
+
+    consumer = redis_at.consumer(handler)
+    consumer.declare()
+    publish(redis_at, 1)
+    consumer.start()
+    until(lambda: not consumer.running)
+    assert isinstance(consumer.failure, SystemExit)
+    again = redis_at.consumer(Handler(redis_at))
+    again.start()
+    until(lambda: again.counters.consumed == 1)
+    assert again.stop()

@@ -60,6 +60,26 @@ def test_a_bad_value_is_refused_and_its_field_named(field: str, value: object) -
     assert str(refused.value).startswith(field)
 
 
+@pytest.mark.parametrize("value", ["1", True, float("nan"), float("inf"), -1, 10**400, [1]])
+def test_a_duration_that_is_no_number_of_seconds_is_refused_by_name(value: Any) -> None:
+    with pytest.raises(InvalidInput, match="duration"):
+        Media(type="video", duration=value)
+
+
+@pytest.mark.parametrize("field", ["channel_id", "message_id", "sender_id", "version"])
+def test_an_integer_too_long_to_be_written_out_is_refused_by_name(field: str) -> None:
+    # Broken on purpose: a message with the number in it raised ValueError (4300 digits).
+    with pytest.raises(InvalidInput, match=field):
+        Message(**(VALID | {field: 10**5000}))
+
+
+def test_a_time_at_the_end_of_the_calendar_is_refused_by_name() -> None:
+    # Broken on purpose: astimezone raised OverflowError.
+    last = datetime.max.replace(tzinfo=timezone(-timedelta(hours=5)))
+    with pytest.raises(InvalidInput, match="sent_at"):
+        make_message(sent_at=last)
+
+
 def test_a_nul_deep_inside_metadata_is_found_and_its_path_named() -> None:
     with pytest.raises(InvalidInput) as refused:
         make_message(metadata={"forward": {"names": ["ok", "bad\0"]}})

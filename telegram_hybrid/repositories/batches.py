@@ -21,6 +21,7 @@ def batches(messages: Iterable[Message]) -> Iterator[list[Message]]:
     """
     batch: list[Message] = []
     size = 0
+    failure: Exception | None = None
     try:
         for position, message in enumerate(messages):
             batch.append(checked_message(f"messages[{position}]", message))
@@ -28,12 +29,12 @@ def batches(messages: Iterable[Message]) -> Iterator[list[Message]]:
             if len(batch) >= ROWS or size >= CHARACTERS:
                 yield batch
                 batch, size = [], 0
-    except Exception:
-        if batch:
-            yield batch
-        raise
+    except Exception as error:  # noqa: BLE001  (raised below, after what came before it)
+        failure = error
     if batch:
         yield batch
+    if failure is not None:
+        raise failure
 
 
 def checked_message(field: str, message: object) -> Message:

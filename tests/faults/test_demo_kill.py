@@ -76,7 +76,9 @@ def kill_at(events: int, grace: float, data: Path, files: list[Path]) -> int:
     return found
 
 
-def kill_often_then_complete(data: Path, files: list[Path], expected: int, *, kills: int) -> None:
+def verify_that_kills_lose_nothing(
+    data: Path, files: list[Path], expected: int, *, kills: int
+) -> None:
     seed = int(time.time())
     chance = random.Random(seed)
     print(f"seed {seed}; killed after", end=" ")
@@ -105,7 +107,7 @@ def test_a_demo_killed_at_random_moments_stores_once_and_consumes_everything(
     messages = [exports.post(number, text=f"post {number} " * 20) for number in range(3000)]
     path = tmp_path / "result.json"
     path.write_text(json.dumps(exports.channel(*messages)))
-    kill_often_then_complete(tmp_path / "data", [path], 3000, kills=6)
+    verify_that_kills_lose_nothing(tmp_path / "data", [path], 3000, kills=6)
 
 
 @pytest.mark.timeout(900)
@@ -113,4 +115,4 @@ def test_the_real_exports_arrive_whole_through_three_kills(tmp_path: Path) -> No
     files = sorted(SHARED_DATA.glob("desktop_export/*/result.json"))
     if not files:
         pytest.skip(f"no shared/data at {SHARED_DATA}")
-    kill_often_then_complete(tmp_path / "data", files, 15360, kills=3)
+    verify_that_kills_lose_nothing(tmp_path / "data", files, 15360, kills=3)

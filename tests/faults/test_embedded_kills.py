@@ -273,7 +273,7 @@ def test_a_killed_owner_in_the_middle_of_starting_leaves_nothing_in_the_way(
         owner.process.kill()
         owner.finish()
     owner = start(data)
-    owner.report()
+    assert owner.report() is not None
 
 
 def test_a_long_query_of_a_killed_owner_does_not_block_its_successor(

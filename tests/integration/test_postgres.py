@@ -7,7 +7,7 @@ import time
 import pytest
 from sqlalchemy import text
 
-from telegram_hybrid import Hybrid
+from telegram_hybrid import Hybrid, Outcome
 from telegram_hybrid.errors import DatabaseUnavailable
 from telegram_hybrid.testing import make_message
 
@@ -27,7 +27,7 @@ def test_connections_that_the_server_closed_while_idle_are_replaced(hybrid: Hybr
         first.execute(others)
     time.sleep(0.1)
     for _ in range(3):
-        hybrid.messages.save(make_message())
+        assert hybrid.messages.save(make_message()).outcome is Outcome.INSERTED
 
 
 def test_a_connection_that_breaks_inside_a_transaction_is_a_typed_retryable_error(

@@ -52,7 +52,9 @@ def metadata(schema: str = DEFAULT_SCHEMA) -> MetaData:
     # Row versions: drawn while the channel's lock is held, so a later change has a higher one.
     Sequence("message_version", metadata=tables, data_type=BigInteger)
     _channels(tables)
+    _message_keys(tables)
     _messages(tables)
+    _message_revisions(tables)
     _outbox(tables)
     return tables
 
@@ -73,7 +75,7 @@ def _channels(tables: MetaData) -> None:
     )
 
 
-def _messages(tables: MetaData) -> None:
+def _message_keys(tables: MetaData) -> None:
     # The real uniqueness (P1): a partitioned table can only be unique including its time.
     Table(
         "message_keys",
@@ -85,6 +87,9 @@ def _messages(tables: MetaData) -> None:
             "channel_id", "message_id", name="message_keys_pkey", postgresql_include=["sent_at"]
         ),
     )
+
+
+def _messages(tables: MetaData) -> None:
     Table(
         "messages",
         tables,
@@ -124,6 +129,9 @@ def _messages(tables: MetaData) -> None:
         ),
         postgresql_partition_by="RANGE (sent_at)",
     )
+
+
+def _message_revisions(tables: MetaData) -> None:
     Table(
         "message_revisions",
         tables,

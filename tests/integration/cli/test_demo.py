@@ -76,9 +76,11 @@ def test_a_bad_message_is_named_and_what_was_committed_stays(
     assert counts["stored"] == counts["consumed_total"] == 3
 
 
-def test_ctrl_c_is_one_line_and_130() -> None:
+def test_ctrl_c_is_one_line_and_130(write_export: Callable[..., Path]) -> None:
+    # The last 200 of these posts arrive live, at 50/s: it runs for 4 seconds at least.
+    path = write_export(*range(1, 2_001))
     process = subprocess.Popen(
-        [*COMMAND, "demo"],
+        [*COMMAND, "demo", str(path)],
         env=clean_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

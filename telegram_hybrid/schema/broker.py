@@ -45,7 +45,9 @@ def checked_name(field: str, value: object) -> str:
     AMQP has one byte for the length, and kombu on Redis keeps bindings between control characters.
     """
     name = checks.text(field, value)
-    if not name or not name.isprintable() or len(name.encode()) > 255:
+    if not name:
+        raise InvalidInput(field, "a name is needed")
+    if not name.isprintable() or len(name.encode()) > 255:
         raise InvalidInput(field, f"{name[:50]!r} is not 1 to 255 bytes of printable text")
     return name
 

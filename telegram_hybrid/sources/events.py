@@ -222,5 +222,7 @@ def _locate(file: SourceFile) -> int:
 
 
 def _first_line(error: Exception) -> str:
-    line = str(error).removeprefix("b'").partition("\n")[0].partition("\\n")[0]
+    said = error.args[0] if error.args else ""  # bytes, from ijson's C backend
+    text = said.decode("utf-8", "backslashreplace") if isinstance(said, bytes) else str(error)
+    line = text.partition("\n")[0]
     return line if len(line) < 120 else f"{line[:117]}..."

@@ -360,3 +360,11 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
 def test_a_wrong_policy_is_refused(write: Write) -> None:
     with pytest.raises(InvalidInput, match="on_error"):
         open_source(write(channel(post())), on_error="ignore")  # type: ignore[arg-type]
+
+
+def test_the_parsers_words_are_shown_as_text(write: Write) -> None:
+    # Broken on purpose: ijson's C backend speaks in bytes, shown as b"..." if a quote is in them.
+    with pytest.raises(InvalidInput) as refused:
+        list(read(write(b"\xff'\x00")))
+    assert 'b"' not in str(refused.value)
+    assert "b'" not in str(refused.value)

@@ -26,7 +26,7 @@ from telegram_hybrid.connect.broker import open_broker
 from telegram_hybrid.connect.postgres import open_engine, transaction
 from telegram_hybrid.delivery.consumer import Consumer
 from telegram_hybrid.delivery.relay import Relay
-from telegram_hybrid.errors import DatabaseUnavailable
+from telegram_hybrid.errors import CommitUnknown, DatabaseUnavailable
 from telegram_hybrid.schema.broker import Topology
 from telegram_hybrid.settings import Settings
 
@@ -73,7 +73,8 @@ def work(options: dict[str, Any]) -> None:
         worker.start()
     deadline = time.monotonic() + options["patience"]
     while time.monotonic() < deadline:
-        with suppress(DatabaseUnavailable), transaction(engine) as connection:
+        lost = suppress(CommitUnknown, DatabaseUnavailable)
+        with lost, transaction(engine) as connection:
             done = connection.execute(text(f'SELECT count(*) FROM "{schema}".effects')).scalar_one()
             if done >= options["events"]:
                 break

@@ -101,6 +101,12 @@ class SchemaMismatch(DatabaseError):
     """The database's schema is missing or at another revision; the message gives the command."""
 
 
+class RedisUnavailable(ServiceError):
+    """No connection to Redis could be had, or none that answered within the deadline."""
+
+    retryable = True
+
+
 class BrokerError(ServiceError):
     """The broker refused or failed an operation."""
 

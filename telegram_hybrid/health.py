@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import Engine, text
 
 from telegram_hybrid.connect import broker, postgres
-from telegram_hybrid.connect.redis import open_redis
+from telegram_hybrid.connect.redis import directory_of, open_redis
 from telegram_hybrid.errors import HybridError
 from telegram_hybrid.outbox.claims import backlog
 from telegram_hybrid.schema.postgres import migrate
@@ -24,16 +24,20 @@ from telegram_hybrid.settings import Settings, without_secret
 
 @attrs.frozen(slots=True, kw_only=True)
 class Ping:
-    """What one part answered. `seconds` is how long that took, `detail` is for people."""
+    """What one part answered. `seconds` is how long that took, `detail` is for people.
+
+    `degraded`: it works, but not the way it was set up, as `detail` says.
+    """
 
     name: str
     ok: bool
     seconds: float
     version: str | None = None
     detail: str = ""
+    degraded: bool = False
 
     def __str__(self) -> str:
-        state = "ok" if self.ok else "FAILED"
+        state = ("degraded" if self.degraded else "ok") if self.ok else "FAILED"
         version = f" {self.version}" if self.version else ""
         detail = f": {self.detail}" if self.detail else ""
         return f"{self.name}{version} {state} in {self.seconds * 1000:.0f} ms{detail}"
@@ -63,6 +67,7 @@ class _Answer:
     version: str | None = None
     detail: str = ""
     ok: bool = True
+    degraded: bool = False
 
 
 def check(settings: Settings) -> Health:
@@ -107,6 +112,7 @@ def _ping(name: str, ask: Callable[[], _Answer]) -> Ping:
         seconds=round(perf_counter() - started, 6),
         version=answer.version,
         detail=answer.detail,
+        degraded=answer.degraded,
     )
 
 
@@ -154,7 +160,15 @@ def _outbox(
 def _redis(url: str) -> _Answer:
     client = open_redis(url)
     try:
-        return _Answer(*_redis_server(client.info("server")))
+        version, kind = _redis_server(client.info("server"))
+        directory = directory_of(client)
+        if directory is None:
+            return _Answer(version, kind)
+        view = directory.view()
+        where = f"{kind}, master {view.master} via {view.via}"
+        if not view.degraded:
+            return _Answer(version, where)
+        return _Answer(version, f"{where}: {view.degraded}", degraded=True)
     except (RedisError, OSError) as error:
         return _Answer(detail=f"{without_secret(url)}: {error}", ok=False)
     finally:

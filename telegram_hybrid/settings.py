@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import attrs
 
@@ -18,7 +18,7 @@ _HOSTS = re.compile(f"{_HOST}(,{_HOST})*")
 _QUERY = re.compile(r"[^=&]+=[^&]*(&[^=&]+=[^&]*)*")
 _EXCHANGE = re.compile(r"[A-Za-z0-9_.:-]{1,200}")
 _DATABASE_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
-_REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+socket")
+_REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+socket", "redis+sentinel")
 _BROKER_SCHEMES = ("amqp", "amqps", "pyamqp", "redis", "rediss", "redis+socket")
 
 
@@ -153,6 +153,12 @@ class Settings:
         One URL each (TELEGRAM_DATABASE_URL, TELEGRAM_REDIS_URL, TELEGRAM_BROKER_URL), or the
         parts: TELEGRAM_DB_HOST/PORT/NAME/USER/PASSWORD, TELEGRAM_REDIS_HOST/PORT/PASSWORD,
         TELEGRAM_RABBITMQ_HOST/PORT/USER/PASSWORD/VHOST. The database is required.
+
+        With TELEGRAM_REDIS_SENTINELS (host:port,...) the master of TELEGRAM_REDIS_MASTER_NAME
+        (default telegram-redis) is used, and TELEGRAM_REDIS_HOST only when no sentinel answers.
+        For the sentinels themselves: TELEGRAM_REDIS_SENTINEL_USER/PASSWORD/TLS/CA; for the nodes
+        TELEGRAM_REDIS_TLS/CA besides the parts above; TELEGRAM_REDIS_ADDRESS_MAP
+        (announced:port=reachable:port,...) translates what they say of each other.
         """
         env = os.environ if environ is None else environ
         database = env.get("TELEGRAM_DATABASE_URL") or _from_parts(
@@ -166,6 +172,7 @@ class Settings:
         return cls(
             database_url=database,
             redis_url=env.get("TELEGRAM_REDIS_URL")
+            or _from_sentinels(env)
             or _from_parts(env, "redis", "TELEGRAM_REDIS", 6379, path="0"),
             broker_url=env.get("TELEGRAM_BROKER_URL")
             or _from_parts(
@@ -178,6 +185,34 @@ class Settings:
         )
 
 
+def _from_sentinels(env: Mapping[str, str]) -> str | None:
+    sentinels = env.get("TELEGRAM_REDIS_SENTINELS")
+    if not sentinels:
+        return None
+    direct = _from_parts(env, "redis", "TELEGRAM_REDIS", 6379, path="0")
+    options = {
+        "direct": urlsplit(direct).netloc.rpartition("@")[2] if direct else None,
+        "sentinel_username": env.get("TELEGRAM_REDIS_SENTINEL_USER"),
+        "sentinel_password": env.get("TELEGRAM_REDIS_SENTINEL_PASSWORD"),
+        "tls": env.get("TELEGRAM_REDIS_TLS"),
+        "ssl_ca_certs": env.get("TELEGRAM_REDIS_CA"),
+        "sentinel_tls": env.get("TELEGRAM_REDIS_SENTINEL_TLS"),
+        "sentinel_ssl_ca_certs": env.get("TELEGRAM_REDIS_SENTINEL_CA"),
+        "map": env.get("TELEGRAM_REDIS_ADDRESS_MAP"),
+    }
+    query = urlencode({name: value for name, value in options.items() if value})
+    name = quote(env.get("TELEGRAM_REDIS_MASTER_NAME", "telegram-redis"), safe="")
+    hosts = sentinels.replace(" ", "")
+    address = f"{_credentials(env, 'TELEGRAM_REDIS')}{hosts}/{name}/0"
+    return f"redis+sentinel://{address}{'?' if query else ''}{query}"
+
+
+def _credentials(env: Mapping[str, str], prefix: str) -> str:
+    user, password = env.get(f"{prefix}_USER", ""), env.get(f"{prefix}_PASSWORD", "")
+    found = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "")
+    return f"{found}@" if found else ""
+
+
 def _from_parts(
     env: Mapping[str, str], scheme: str, prefix: str, port: int, *, path: str
 ) -> str | None:
@@ -187,7 +222,5 @@ def _from_parts(
     number = env.get(f"{prefix}_PORT", str(port))
     if not (number.isdecimal() and 0 < int(number) < 65536):
         raise ConfigurationError(f"{prefix}_PORT: {number!r} is not a port number")
-    user, password = env.get(f"{prefix}_USER", ""), env.get(f"{prefix}_PASSWORD", "")
-    credentials = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "")
     bracketed = f"[{host}]" if ":" in host else host
-    return f"{scheme}://{credentials}{'@' if credentials else ''}{bracketed}:{number}/{path}"
+    return f"{scheme}://{_credentials(env, prefix)}{bracketed}:{number}/{path}"

@@ -43,6 +43,30 @@ def test_redis_and_broker_are_optional() -> None:
     assert settings.broker_url is None
 
 
+def test_sentinels_become_one_url_with_the_direct_host_as_its_fallback() -> None:
+    settings = Settings.from_env(
+        PARTS
+        | {
+            "TELEGRAM_REDIS_SENTINELS": "s1:26379, s2:26379",
+            "TELEGRAM_REDIS_SENTINEL_PASSWORD": "hush&2",
+            "TELEGRAM_REDIS_ADDRESS_MAP": "10.0.0.2:6379=localhost:6380",
+        }
+    )
+    assert settings.redis_url == (
+        "redis+sentinel://:hush@s1:26379,s2:26379/telegram-redis/0"
+        "?direct=%5B%3A%3A1%5D%3A6379&sentinel_password=hush%262&map=10.0.0.2%3A6379%3Dlocalhost%3A6380"
+    )
+    assert "hush" not in repr(settings)
+    named = Settings.from_env(
+        {
+            "TELEGRAM_DB_HOST": "db",
+            "TELEGRAM_REDIS_SENTINELS": "s1",
+            "TELEGRAM_REDIS_MASTER_NAME": "news",
+        }
+    )
+    assert named.redis_url == "redis+sentinel://s1/news/0"
+
+
 def test_no_secret_is_in_the_repr() -> None:
     # Broken on purpose: without repr=_masked on broker_url this finds "hush".
     shown = repr(Settings.from_env(PARTS))

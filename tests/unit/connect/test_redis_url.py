@@ -3,9 +3,11 @@
 import traceback
 
 import pytest
-from redis.connection import SSLConnection, UnixDomainSocketConnection
+from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 
-from telegram_hybrid.connect.redis import TIMEOUT, open_redis
+from telegram_hybrid.connect.redis import TIMEOUT, open_redis, open_replica
+from telegram_hybrid.connect.redis.discovery import Address
+from telegram_hybrid.connect.redis.url import parse
 from telegram_hybrid.errors import ConfigurationError
 
 
@@ -61,3 +63,67 @@ def test_a_url_that_makes_no_client_is_refused_without_its_secret(url: str, prob
 
 def test_a_client_does_not_show_its_password() -> None:
     assert "secret" not in repr(open_redis("redis://user:secret@example.org"))
+
+
+def test_a_sentinel_url_is_read_whole() -> None:
+    target = parse(
+        "redis+sentinel://user:p%40ss@h1,h2:26380,[::1]:26381/telegram-redis/2"
+        "?direct=db&sentinel_username=watch&sentinel_password=guard&tls=true&ssl_ca_certs=/ca.pem"
+        "&sentinel_tls=1&sentinel_ssl_ca_certs=/other.pem&map=10.0.0.2:6379=localhost:6380,a:1=b:2"
+        "&socket_timeout=1"
+    )
+    assert target.sentinels == (
+        Address("h1", 26379),
+        Address("h2", 26380),
+        Address("::1", 26381),
+    )
+    assert (target.master_name, target.direct) == ("telegram-redis", Address("db", 6379))
+    assert target.connection_class is SSLConnection
+    assert target.sentinel_class is SSLConnection
+    assert target.options["ssl_ca_certs"] == "/ca.pem"
+    assert target.sentinel_options["ssl_ca_certs"] == "/other.pem"
+    assert (target.options["username"], target.options["password"]) == ("user", "p@ss")
+    assert (target.options["db"], target.options["socket_timeout"]) == (2, 1)
+    assert target.sentinel_options["username"] == "watch"
+    assert target.sentinel_options["password"] == "guard"
+    assert target.address_map == {
+        Address("10.0.0.2", 6379): Address("localhost", 6380),
+        Address("a", 1): Address("b", 2),
+    }
+    assert "p@ss" not in repr(target)
+    assert "guard" not in repr(target)
+
+
+def test_the_nodes_password_is_not_the_sentinels() -> None:
+    target = parse("redis+sentinel://:hunter2@h1/telegram-redis/0")
+    assert "password" not in target.sentinel_options
+    assert target.sentinel_class is Connection
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("redis+sentinel://:hunter2@h1:26379", "names no master"),
+        ("redis+sentinel://:hunter2@/telegram-redis", "names no host"),
+        ("redis+sentinel://:hunter2@h1,,h2/telegram-redis", "names no host"),
+        ("redis+sentinel://:hunter2@h1:hunter2/telegram-redis", "malformed host or port"),
+        ("redis+sentinel://:hunter2@[::1/telegram-redis", "malformed"),
+        ("redis+sentinel://:hunter2@h1/telegram-redis/first", "not a number"),
+        ("redis+sentinel://h1/telegram-redis?password=hunter2", "password in its query"),
+        ("redis+sentinel://:hunter2@h1/telegram-redis?direct=a:b", "direct"),
+        ("redis+sentinel://:hunter2@h1/telegram-redis?map=hunter2", "map"),
+        ("redis+sentinel://:hunter2@h1/telegram-redis?tls=hunter2", "tls"),
+        ("redis+sentinel://:hunter2@h1/telegram-redis?colour=hunter2", "option"),
+        ("redis+sentinel://:hunter2@h1/telegram-redis?sentinel_colour=hunter2", "option"),
+    ],
+)
+def test_a_sentinel_url_that_makes_no_client_is_refused(url: str, problem: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"TELEGRAM_REDIS_URL .*{problem}") as raised:
+        open_redis(url)
+    assert "hunter2" not in "".join(traceback.format_exception(raised.value))
+    assert raised.value.__context__ is None
+
+
+def test_replicas_are_known_through_sentinels_only() -> None:
+    with pytest.raises(ConfigurationError, match="names no sentinels"):
+        open_replica("redis://example.org", max_lag=5.0)

@@ -1,0 +1,92 @@
+"""Redis clients: made from a URL, quick to fail, following Sentinel or the direct host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis
+from redis.connection import ConnectionPool
+
+from telegram_hybrid.connect.redis.client import (
+    Guide,
+    MasterGuide,
+    PatientRedis,
+    Pool,
+    ReplicaGuide,
+    guided,
+)
+from telegram_hybrid.connect.redis.directory import Directory, View
+from telegram_hybrid.connect.redis.failures import Misconfigured, NoReply, NotConnected
+from telegram_hybrid.connect.redis.url import TIMEOUT, Target, parse
+from telegram_hybrid.errors import ConfigurationError
+
+__all__ = [
+    "TIMEOUT",
+    "Directory",
+    "Misconfigured",
+    "NoReply",
+    "NotConnected",
+    "View",
+    "directory_of",
+    "open_redis",
+    "open_replica",
+]
+
+
+def open_redis(url: str, *, deadline: float | None = None) -> redis.Redis:
+    """Make a client for redis://, rediss:// (TLS), unix:// or redis+sentinel:// (see `url`).
+
+    No I/O until its first command. Options of redis-py may follow in the query
+    (`?db=1&socket_timeout=1`). Replies are bytes. Close it after use.
+
+    Without a `deadline` a failed command is not repeated: the cache has the database to go to.
+    With one, in seconds, calls survive a failover: they are repeated until it has passed, as far
+    as that is safe (`repeating` says which commands are). Connecting raises `NotConnected` or
+    `Misconfigured`, and a deadline that passed `NoReply`: all of them redis-py's ConnectionError,
+    too. Raises `ConfigurationError`, without the URL's secrets, if the URL makes no client.
+    """
+    target = parse(url)
+    guide = MasterGuide(Directory(target)) if target.sentinels else None
+    return _client(_pool(target, guide), deadline)
+
+
+def open_replica(url: str, *, max_lag: float, deadline: float | None = None) -> redis.Redis:
+    """Make a client for reads that may be `max_lag` seconds old, from a redis+sentinel:// URL.
+
+    It reads from replicas that provably had all writes acknowledged `max_lag` seconds ago, and
+    passes over the mute, the refusing and the lagging; from the master if none is left. Replicas
+    are looked at every quarter of a second, so less than 0.6 means the master most of the time.
+    """
+    target = parse(url)
+    if not target.sentinels:
+        raise ConfigurationError("TELEGRAM_REDIS_URL names no sentinels, so no replica is known")
+    return _client(_pool(target, ReplicaGuide(Directory(target), max_lag)), deadline)
+
+
+def directory_of(client: redis.Redis) -> Directory | None:
+    """The directory that a client follows: its `view()`, and `observe` for changes of the master.
+
+    None for a client of one server.
+    """
+    pool = client.connection_pool
+    return pool.guide.directory if isinstance(pool, Pool) and pool.guide is not None else None
+
+
+def _pool(target: Target, guide: Guide | None) -> Pool:
+    options: dict[str, Any] = dict(target.options)
+    if target.max_connections is not None:
+        options["max_connections"] = target.max_connections
+    if guide is None:
+        place = options.get("path") or f"{options.get('host')}:{options.get('port', 6379)}"
+        return Pool(target.connection_class, place=str(place), **options)
+    place = ",".join(map(str, target.sentinels))
+    options |= {"guide": guide, "host": "sentinel", "port": 0}
+    return Pool(guided(target.connection_class), place=f"{target.master_name} ({place})", **options)
+
+
+def _client(pool: ConnectionPool, deadline: float | None) -> redis.Redis:
+    if deadline is None:
+        return redis.Redis.from_pool(pool)
+    client = PatientRedis.from_pool(pool)
+    vars(client)["deadline"] = deadline
+    return client

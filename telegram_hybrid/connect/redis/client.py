@@ -1,0 +1,262 @@
+"""redis-py clients that follow the directory, and, if asked to, repeat calls until a deadline."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable
+from random import choice
+from time import monotonic, sleep
+from typing import Any, Protocol, TypeVar
+
+import redis
+from redis.client import Pipeline
+from redis.connection import ConnectionPool
+from redis.exceptions import ReadOnlyError
+from tenacity import Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
+
+from telegram_hybrid.connect.redis import repeating
+from telegram_hybrid.connect.redis.directory import Directory
+from telegram_hybrid.connect.redis.discovery import Address, NoRole, parse_role
+from telegram_hybrid.connect.redis.failures import Misconfigured, NoReply, NotConnected, explain
+from telegram_hybrid.errors import HybridError
+
+T = TypeVar("T")
+_BROKEN = (redis.ConnectionError, redis.TimeoutError, OSError)
+
+#: Seconds of a deadline that are kept for the last attempt.
+_LAST_ATTEMPT = 0.8
+
+
+class Guide(Protocol):
+    """Tells connections where to go."""
+
+    directory: Directory
+    wants_master: bool
+
+    def place(self, current: Address | None) -> tuple[Address, int]:
+        """Where to be now, and the epoch; `current` is where the connection is."""
+
+
+class MasterGuide:
+    """To the master."""
+
+    wants_master = True
+
+    def __init__(self, directory: Directory) -> None:
+        self.directory = directory
+
+    def place(self, current: Address | None) -> tuple[Address, int]:
+        """The master."""
+        return self.directory.master()
+
+
+class ReplicaGuide:
+    """To a replica at most `max_lag` seconds behind, or to the master if there is none."""
+
+    wants_master = False
+
+    def __init__(self, directory: Directory, max_lag: float) -> None:
+        self.directory = directory
+        self._max_lag = max_lag
+
+    def place(self, current: Address | None) -> tuple[Address, int]:
+        """Any replica that will do; the current one if it does."""
+        master, epoch = self.directory.master()
+        replicas = self.directory.replicas(self._max_lag)
+        if current in replicas:
+            return current, epoch
+        return (choice(replicas) if replicas else master), epoch  # noqa: S311  (no secret)
+
+
+class _Guided:
+    """Beside a connection class of redis-py: connects where the guide says, after proving it."""
+
+    host: str
+    port: int
+    _sock: socket.socket | None
+
+    def __init__(self, *, guide: Guide, **options: Any) -> None:
+        self._guide = guide
+        self._place: tuple[Address, int] | None = None
+        super().__init__(**options, redis_connect_func=_Guided._greet)  # type: ignore[call-arg]
+
+    def connect(self) -> None:
+        """Be connected to the right node: stay, move, or raise `NotConnected`."""
+        here = self._place[0] if self._place is not None and self._sock is not None else None
+        place = self._guide.place(here)
+        if place == self._place and self._sock is not None:
+            return
+        self.disconnect()  # type: ignore[attr-defined]
+        self._place = place
+        self.host, self.port = place[0].host, place[0].port
+        try:
+            super().connect()  # type: ignore[misc]
+        except _BROKEN:
+            self._guide.directory.doubt(place[0])
+            raise
+        if self._guide.wants_master and self._guide.place(place[0]) != place:
+            self.disconnect()  # type: ignore[attr-defined]
+            raise NotConnected("Redis: the master changed while we connected to it")
+
+    def _greet(self) -> None:
+        """What redis-py does on a new connection, and then: prove the role."""
+        self.on_connect()  # type: ignore[attr-defined]
+        self.send_command("ROLE", check_health=False)  # type: ignore[attr-defined]
+        role = parse_role(_read_raw(self), {})
+        if isinstance(role, NoRole):
+            raise NotConnected(f"Redis at {self.host}:{self.port} {role.detail}")
+        if self._guide.wants_master and not role.is_master:
+            raise NotConnected(f"Redis at {self.host}:{self.port} is a replica by now")
+
+    def send_packed_command(self, *args: Any, **kwargs: Any) -> None:
+        """As in redis-py; a failure makes the directory ask again."""
+        with self._doubting():
+            super().send_packed_command(*args, **kwargs)  # type: ignore[misc]
+
+    def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        """As in redis-py; a failure, or a master that became a replica, makes it ask again."""
+        with self._doubting():
+            return super().read_response(*args, **kwargs)  # type: ignore[misc]
+
+    @contextlib.contextmanager
+    def _doubting(self) -> Any:
+        try:
+            yield
+        except (*_BROKEN, ReadOnlyError) as error:
+            if self._place is not None:
+                self._guide.directory.doubt(self._place[0])
+            if isinstance(error, ReadOnlyError):
+                self._place = None  # ask where to go before the next use
+            raise
+
+    def hang_up(self) -> None:
+        """Wake a thread that waits for a reply; callable from any thread."""
+        sock = self._sock
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+def _read_raw(connection: Any) -> Any:
+    return connection.read_response(disable_decoding=True)
+
+
+def guided(connection_class: type[Any]) -> type[Any]:
+    """A connection class of redis-py that follows a guide."""
+    return type(f"Guided{connection_class.__name__}", (_Guided, connection_class), {})
+
+
+class Pool(ConnectionPool):
+    """A pool whose failures to connect are told apart from all others, and explained.
+
+    With a guide, connections to a former master are dropped as soon as there is another.
+    """
+
+    def __init__(self, connection_class: type[Any], *, place: str, **options: Any) -> None:
+        self._place_name = place
+        self.guide: Guide | None = options.get("guide")
+        super().__init__(connection_class, **options)
+        if self.guide is not None:
+            self.guide.directory.observe(self._hang_up)
+
+    def get_connection(self, *args: Any, **options: Any) -> Any:
+        """As in redis-py; raises `NotConnected` or `Misconfigured` if there is none to be had."""
+        try:
+            return super().get_connection(*args, **options)
+        except HybridError:
+            raise
+        except _BROKEN as error:
+            detail, permanent = explain(error)
+            kind = Misconfigured if permanent else NotConnected
+            raise kind(f"Redis at {self._place_name}: {detail}") from error
+
+    def close(self) -> None:
+        """Close all connections, and the directory if these are its users."""
+        super().close()
+        if self.guide is not None:
+            self.guide.directory.close()
+
+    def _hang_up(self, _epoch: int, _address: Address) -> None:
+        with self._lock:
+            connections = list(self._in_use_connections)
+        for connection in connections:
+            connection.hang_up()
+
+
+class PatientRedis(redis.Redis):
+    """A client whose calls are repeated for `deadline` seconds while Redis fails over.
+
+    `repeating` says which calls. Pub/sub and blocking commands are redis-py's own business.
+    """
+
+    deadline = 5.0
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Perform one command; raises `NoReply` or `NotConnected` when the deadline has passed."""
+        return repeat(
+            lambda: redis.Redis.execute_command(self, *args, **options),  # type: ignore[no-untyped-call]
+            self.deadline,
+            repeatable=repeating.is_repeatable(args),
+            pause=self._pause,
+        )
+
+    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Any:
+        """A pipeline that is repeated as a whole, if every command of it may be."""
+        pipeline = PatientPipeline(
+            self.connection_pool, self.response_callbacks, transaction, shard_hint
+        )
+        pipeline.deadline, pipeline.pause = self.deadline, self._pause
+        return pipeline
+
+    def _pause(self, seconds: float) -> None:
+        guide = getattr(self.connection_pool, "guide", None)
+        if guide is None:
+            sleep(seconds)
+        else:
+            guide.directory.wait(seconds)
+
+
+class PatientPipeline(Pipeline):
+    """The pipeline of a `PatientRedis`; with WATCH it is not repeated."""
+
+    deadline = 5.0
+    pause: Callable[[float], None] = staticmethod(sleep)
+
+    def execute(self, raise_on_error: bool = True) -> list[Any]:
+        """Send everything and return the replies, in order."""
+        if self.watching or self.connection is not None:
+            return super().execute(raise_on_error)
+        stack, explicit = list(self.command_stack), self.explicit_transaction
+        repeatable = repeating.are_repeatable(command for command, _ in stack)
+
+        def attempt() -> list[Any]:
+            self.command_stack, self.explicit_transaction = list(stack), explicit
+            replies: list[Any] = super(PatientPipeline, self).execute(raise_on_error)
+            refusal = repeating.refused(replies) if repeatable else None
+            if refusal is not None and monotonic() < give_up:
+                raise refusal
+            return replies
+
+        give_up = monotonic() + self.deadline - _LAST_ATTEMPT
+        return repeat(attempt, self.deadline, repeatable=repeatable, pause=self.pause)
+
+
+def repeat(
+    call: Callable[[], T], deadline: float, *, repeatable: bool, pause: Callable[[float], None]
+) -> T:
+    """Call until it succeeds, with jitter between the attempts, for `deadline` seconds in all."""
+    retrying = Retrying(
+        stop=stop_before_delay(max(deadline - _LAST_ATTEMPT, deadline / 2)),
+        wait=wait_random_exponential(multiplier=0.02, max=0.1),
+        retry=retry_if_exception(lambda error: repeating.may_repeat(error, repeatable)),
+        sleep=pause,
+        reraise=True,
+    )
+    try:
+        return retrying(call)
+    except HybridError:
+        raise
+    except (redis.ConnectionError, redis.TimeoutError) as error:
+        tried = f"within {deadline:g} s" if repeatable else "and the command is not safe to repeat"
+        raise NoReply(f"Redis gave no reply {tried}: {error}") from error

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from telegram_hybrid._version import __version__
-from telegram_hybrid.cli import demo, health, importing, migrating, services
+from telegram_hybrid.cli import demo, health, importing, migrating, services, stack
 from telegram_hybrid.cli.errors import OK, guarded
 
 _HELP = """
@@ -47,6 +47,7 @@ app.command("relay")(services.relay)
 app.command("consume")(services.consume)
 app.add_typer(migrating.app, name="migrate")
 app.command("health")(health.command)
+app.add_typer(stack.app, name="stack")
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -108,6 +108,7 @@ PAGES = [
     "docs/index.md",
     "docs/tutorial.md",
     "docs/operating.md",
+    "docs/stack.md",
     "docs/testing.md",
 ]
 

@@ -95,8 +95,8 @@ def test_pipelines_scripts_and_scans_work_through_a_client_with_a_deadline(url: 
                 pipeline.execute()
 
 
-# What a wrong setting says: one error, which names host and setting and no secret, at once
-# although there is a deadline. Broken on purpose: without `permanent` each takes five seconds.
+# What a wrong setting says: one error, which names host and setting and no secret, at once although
+# there is a deadline. Broken on purpose: with `Misconfigured` tried again each takes four seconds.
 
 
 def refusal(url: str, kind: type[Exception] = Misconfigured) -> str:

@@ -5,6 +5,7 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -42,6 +43,7 @@ class RabbitMQ:
         self.port, self._distribution_port, self._mapper_port = free_ports(3)
         self._mapper: subprocess.Popen[bytes] | None = None
         self._server: subprocess.Popen[bytes] | None = None
+        self._more_config = ""
 
     @staticmethod
     def available() -> str | None:
@@ -118,6 +120,29 @@ class RabbitMQ:
             self._server.wait()
             self._server = None
 
+    def pause(self) -> None:
+        """SIGSTOP: connections stay open, nobody answers."""
+        if self._server is not None:
+            self._server.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        if self._server is not None:
+            self._server.send_signal(signal.SIGCONT)
+
+    def encrypt(self, certificate: bytes, key: bytes) -> int:
+        """Have a TLS listener beside the other from the next start on; return its port."""
+        (port,) = free_ports(1)
+        for name, data in (("certificate.pem", certificate), ("key.pem", key)):
+            (self.folder / name).write_bytes(data)
+        self._more_config = (
+            f"listeners.ssl.1 = 127.0.0.1:{port}\n"
+            f"ssl_options.certfile = {self.folder / 'certificate.pem'}\n"
+            f"ssl_options.keyfile = {self.folder / 'key.pem'}\n"
+            "ssl_options.verify = verify_none\n"
+        )
+        return port
+
     def __enter__(self) -> Self:
         try:
             self.start()
@@ -144,7 +169,7 @@ class RabbitMQ:
             cookie.write_text("telegramhybridtests")
             cookie.chmod(0o400)
         config = self.folder / "rabbitmq.conf"
-        config.write_text(_CONFIG.format(port=self.port))
+        config.write_text(_CONFIG.format(port=self.port) + self._more_config)
         plugins = self.folder / "enabled_plugins"
         plugins.write_text("[].\n")
         return {

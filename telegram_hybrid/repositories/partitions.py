@@ -19,7 +19,8 @@ class Partitions:
 
     They are made in a transaction of their own: it locks nothing that writers of messages hold,
     and an empty partition left by a writer that rolled back harms nobody. `engine` must not be
-    the writers' pool: each of them holds a connection while it waits here for another.
+    the writers' pool, nor go through the same pooler: each of them may hold a connection while it
+    waits here for another.
     """
 
     def __init__(self, engine: Engine, schema: str) -> None:

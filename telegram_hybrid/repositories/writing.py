@@ -136,6 +136,9 @@ class Writer:
 
         A key that occurs several times is saved as often, one after the other.
         """
+        # Before the first statement: through a pooler, a transaction that has begun holds one of
+        # its few server connections, and all of them would wait here for one more.
+        self._partitions.ensure(item.sent_at for item in messages)
         self._lock({item.channel_id for item in messages})
         saved: dict[int, Saved] = {}
         for wave in _distinct(messages):

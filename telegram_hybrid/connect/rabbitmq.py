@@ -1,0 +1,113 @@
+"""RabbitMQ: addresses with several hosts, and a transport that waits for nothing without end."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from typing import Any
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+import amqp.transport
+import kombu
+from kombu.transport import pyamqp
+
+#: Seconds that the broker may take to answer a request on an open connection.
+REPLY_TIMEOUT = 15.0
+#: Seconds between heartbeats; a connection without any for two intervals is dead.
+HEARTBEAT = 30.0
+
+_PORTS = {"amqp": 5672, "pyamqp": 5672, "amqps": 5671}
+_FILES = {"cacertfile": "ca_certs", "certfile": "certfile", "keyfile": "keyfile"}
+_OPTIONS = {*_FILES, "verify", "server_name_indication", "heartbeat"}
+
+
+def candidates(url: str) -> list[dict[str, Any]]:
+    """Return kombu's arguments for each host of an address, in order.
+
+    `amqp[s]://user:password@host:port,host:port/vhost`; options after the "?" are those of
+    RabbitMQ's URI query parameters: heartbeat (seconds) and, for amqps, cacertfile, certfile,
+    keyfile, verify (verify_peer, the default, or verify_none) and server_name_indication. Raises
+    ValueError, the words of which hold no secret.
+    """
+    parts = urlsplit(url)
+    options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
+    if unknown := options.keys() - _OPTIONS:
+        raise ValueError(f"unknown option {sorted(unknown)[0]!r}")
+    credentials, _, hosts = parts.netloc.rpartition("@")
+    user, _, password = credentials.partition(":")
+    common = {
+        "userid": unquote(user) or None,
+        "password": unquote(password) or None,
+        "virtual_host": unquote(parts.path[1:]) or "/",
+        "heartbeat": float(options.get("heartbeat", HEARTBEAT)),
+        "transport": Transport,
+    }
+    places = [_host_and_port(host, parts) for host in hosts.split(",")]
+    return [
+        {**common, "hostname": host, "port": port, "ssl": _tls(parts.scheme, host, options)}
+        for host, port in places
+    ]
+
+
+def _host_and_port(text: str, parts: SplitResult) -> tuple[str, int]:
+    one = urlsplit(f"//{text}")
+    return one.hostname or "localhost", one.port or _PORTS[parts.scheme]
+
+
+def _tls(scheme: str, host: str, options: dict[str, str]) -> dict[str, Any] | bool:
+    if scheme != "amqps":
+        return False
+    files = {_FILES[name]: value for name, value in options.items() if name in _FILES}
+    for name, path in files.items():
+        if not Path(path).is_file():
+            raise ValueError(f"{name}: no such file")
+    verify = options.get("verify", "verify_peer")
+    if verify == "verify_none":
+        return {**files, "cert_reqs": ssl.CERT_NONE}
+    if verify != "verify_peer":
+        raise ValueError("verify: expected verify_peer or verify_none")
+    name = options.get("server_name_indication", host)
+    return {**files, "cert_reqs": ssl.CERT_REQUIRED, "server_hostname": name}
+
+
+class _Plain(amqp.transport.TCPTransport):  # type: ignore[misc]
+    def _setup_transport(self) -> None:
+        self.sock.settimeout(REPLY_TIMEOUT)
+        super()._setup_transport()
+
+
+class _Encrypted(amqp.transport.SSLTransport):  # type: ignore[misc]
+    def _setup_transport(self) -> None:
+        self.sock.settimeout(self.connect_timeout)  # for the handshake
+        super()._setup_transport()
+        self.sock.settimeout(REPLY_TIMEOUT)
+
+
+class Connection(pyamqp.Connection):  # type: ignore[misc]
+    """An AMQP connection whose every wait has an end.
+
+    py-amqp waits for ever for a reply to what it asks: declare, bind, close.
+    """
+
+    def Transport(  # noqa: N802
+        self,
+        host: str,
+        connect_timeout: float,
+        ssl: Any,
+        *_timeouts: object,
+        socket_settings: Any = None,
+    ) -> Any:
+        """Make the transport; py-amqp's hook, which names it so. The timeouts are ours."""
+        options = {"connect_timeout": connect_timeout, "socket_settings": socket_settings}
+        return _Encrypted(host, ssl=ssl, **options) if ssl else _Plain(host, **options)
+
+
+class Transport(pyamqp.Transport):  # type: ignore[misc]
+    """kombu's transport, with our connections."""
+
+    Connection = Connection
+
+
+def connection(arguments: dict[str, Any], seconds: float) -> kombu.Connection:
+    """Return a kombu connection, not yet connected, that takes at most `seconds` to connect."""
+    return kombu.Connection(**arguments, connect_timeout=seconds)

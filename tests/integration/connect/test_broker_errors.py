@@ -1,0 +1,167 @@
+"""Opening the broker: bounded in time whatever answers, and each mistake named (P12)."""
+
+import datetime
+import socket
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import trustme
+from servers.rabbitmq import RabbitMQ
+
+from telegram_hybrid.connect.broker import close_quietly, open_broker
+from telegram_hybrid.errors import BrokerError, BrokerUnavailable, ConfigurationError
+
+pytestmark = pytest.mark.integration
+
+
+@contextmanager
+def mute_port() -> Iterator[int]:
+    """A port that accepts connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
+        yield listening.getsockname()[1]
+
+
+@contextmanager
+def black_hole() -> Iterator[int]:
+    """A port that does not even accept: its queue of one is full, the kernel drops the rest."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listening:
+        port = listening.getsockname()[1]
+        fillers = []
+        for _ in range(4):
+            filler = socket.socket()
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", port))
+            fillers.append(filler)
+        time.sleep(0.1)
+        try:
+            yield port
+        finally:
+            for filler in fillers:
+                filler.close()
+
+
+def refusal(url: str, deadline: float = 5.0) -> tuple[BrokerError, float]:
+    """What opening raises, and after how many seconds."""
+    began = time.monotonic()
+    with pytest.raises(BrokerError) as caught:
+        open_broker(url, deadline=deadline)
+    took = time.monotonic() - began
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+    return caught.value, took
+
+
+@pytest.mark.parametrize("kind", [mute_port, black_hole])
+@pytest.mark.parametrize("scheme", ["amqp", "amqps", "redis"])
+def test_a_port_that_says_nothing_is_given_up_at_the_deadline(kind, scheme: str):
+    # Broken on purpose: with the whole deadline for each of three hosts it takes 4.5 seconds.
+    with kind() as port:
+        hosts = ",".join([f"127.0.0.1:{port}"] * (1 if scheme == "redis" else 3))
+        error, took = refusal(f"{scheme}://ann:hunter2@{hosts}/", deadline=1.5)
+    print(f"\n{scheme} {kind.__name__}: {took:.2f} s of 1.5")
+    assert isinstance(error, BrokerUnavailable)
+    assert f"broker at 127.0.0.1:{port}" in str(error)
+    assert took < 2.3
+
+
+def test_of_several_hosts_the_first_that_answers_serves(rabbitmq: RabbitMQ):
+    with mute_port() as port:
+        url = rabbitmq.url.replace("127.0.0.1", f"127.0.0.1:{port},127.0.0.1:1,127.0.0.1")
+        began = time.monotonic()
+        connection = open_broker(url)
+        took = time.monotonic() - began
+    print(f"\npast a mute and a closed host in {took:.2f} s")
+    try:
+        assert connection.port == rabbitmq.port
+        assert took < 3.0
+    finally:
+        close_quietly(connection)
+
+
+def test_when_no_host_answers_the_error_names_each():
+    error, _ = refusal("amqp://ann:hunter2@127.0.0.1:1,localhost:2/")
+    assert isinstance(error, BrokerUnavailable)
+    assert "127.0.0.1:1: " in str(error)
+    assert ":2: " in str(error)
+
+
+def test_a_wrong_virtual_host_names_host_and_setting(rabbitmq: RabbitMQ):
+    error, _ = refusal(rabbitmq.url.removesuffix("/") + "nowhere")
+    assert not isinstance(error, BrokerUnavailable)
+    assert f"broker at 127.0.0.1:{rabbitmq.port}" in str(error)
+    assert "nowhere" in str(error)
+    assert "_VHOST" in str(error)
+
+
+def test_a_wrong_password_names_host_and_setting(rabbitmq: RabbitMQ):
+    error, _ = refusal(rabbitmq.url.replace("guest:guest", "guest:hunter2"))
+    assert not isinstance(error, BrokerUnavailable)
+    assert f"broker at 127.0.0.1:{rabbitmq.port}" in str(error)
+    assert "_PASSWORD" in str(error)
+
+
+def test_a_host_without_an_address_is_named_and_may_be_tried_again():
+    error, _ = refusal("amqp://ann:hunter2@rabbit.invalid/")
+    assert isinstance(error, BrokerUnavailable)
+    assert "rabbit.invalid" in str(error)
+    assert "TELEGRAM_RABBITMQ_HOST" in str(error)
+
+
+@pytest.mark.parametrize(
+    "rest", ["h/?colour=hunter2", "h:port/", "h/?verify=maybe", "h/?cacertfile=/nowhere/at.all"]
+)
+def test_a_malformed_address_names_the_setting(rest: str):
+    url = f"amqps://ann:hunter2@{rest}"
+    with pytest.raises(ConfigurationError, match="TELEGRAM_BROKER_URL") as caught:
+        open_broker(url)
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_an_expired_certificate_names_host_and_setting(
+    tmp_path_factory: pytest.TempPathFactory, own_rabbitmq: RabbitMQ, tmp_path: Path
+):
+    """Broken on purpose: with verify_none the same server, the same certificate, is let in."""
+    authority = trustme.CA()
+    past = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+    expired = authority.issue_cert("127.0.0.1", not_before=past, not_after=past.replace(day=2))
+    valid = authority.issue_cert("127.0.0.1")
+    root = tmp_path / "root.pem"
+    authority.cert_pem.write_to_path(str(root))
+    for certificate, accepted in ((expired, False), (valid, True)):
+        own_rabbitmq.stop()
+        port = own_rabbitmq.encrypt(
+            certificate.cert_chain_pems[0].bytes(), certificate.private_key_pem.bytes()
+        )
+        own_rabbitmq.start()
+        url = f"amqps://guest:guest@127.0.0.1:{port}//?cacertfile={root}"
+        close_quietly(open_broker(f"{url}&verify=verify_none"))
+        if accepted:
+            close_quietly(open_broker(url))
+            error, _ = refusal(f"{url}&server_name_indication=another.example")
+            assert "another.example" in str(error)
+            continue
+        error, _ = refusal(url)
+        assert not isinstance(error, BrokerUnavailable)
+        assert f"broker at 127.0.0.1:{port}" in str(error)
+        assert "certificate has expired" in str(error)
+        assert "cacertfile" in str(error)
+
+
+def test_a_broker_that_stops_answering_on_an_open_connection_is_given_up(
+    own_rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch
+):
+    # SIGSTOP, then a declaration. Broken on purpose: with kombu's own transport it never ends.
+    monkeypatch.setattr("telegram_hybrid.connect.rabbitmq.REPLY_TIMEOUT", 1.0)
+    connection = open_broker(own_rabbitmq.url)
+    channel = connection.channel()
+    own_rabbitmq.pause()
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        channel.queue_declare("stopped", durable=False, auto_delete=True)
+    close_quietly(connection)
+    took = time.monotonic() - began
+    own_rabbitmq.resume()
+    assert took < 5.0

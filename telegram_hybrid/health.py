@@ -76,7 +76,7 @@ def check(settings: Settings) -> Health:
     PostgreSQL and the broker are given up after 5 seconds, Redis after a quarter. No password
     is in the answer (P12).
     """
-    engine = postgres.open_engine(settings, application_name="telegram_hybrid health")
+    engine = postgres.open_engine(settings, deadline=0.0, application_name="telegram_hybrid health")
     waiting: list[tuple[int, datetime | None]] = []
     try:
         pings = [_ping("postgresql", lambda: _postgresql(engine))]
@@ -124,11 +124,20 @@ def _postgresql(engine: Engine) -> _Answer:
                 " current_setting('transaction_read_only') = 'on', clock_timestamp()"
             )
         ).one()
-    number = str(version).split()[0]
+    number, way = str(version).split()[0], _way(engine)
     if read_only:
         return _Answer(number, "read-only: a replica, or default_transaction_read_only", ok=False)
     drift = (datetime.now(UTC) - now).total_seconds()
-    return _Answer(number, f"its clock is {abs(drift):.0f} s off ours" if abs(drift) > 5 else "")
+    clock = f"its clock is {abs(drift):.0f} s off ours" if abs(drift) > 5 else ""
+    return _Answer(number, "; ".join(filter(None, (way, clock))))
+
+
+def _way(engine: Engine) -> str:
+    """Say by which way PostgreSQL answered, where there is more than one."""
+    way, trouble = postgres.route(engine)
+    if way is postgres.Route.POOLER:
+        return "through PgBouncer"
+    return f"degraded: past PgBouncer, which failed: {trouble}" if trouble else ""
 
 
 def _schema(engine: Engine, schema: str) -> _Answer:

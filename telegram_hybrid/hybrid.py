@@ -62,7 +62,9 @@ class Hybrid:
             window_size=settings.window_size,
         )
         self._schema = schema = settings.database_schema
-        self._partitions = Partitions(postgres.open_engine(settings, pooled=False), schema)
+        # Never through the pooler, whose connections the waiting writers hold.
+        engine = postgres.open_engine(settings, pooled=False, direct=True)
+        self._partitions = Partitions(engine, schema)
         self._transactions = Transactions(self.engine, schema, self._partitions, self._after_commit)
         self._workers: WeakSet[Worker] = WeakSet()
         self.messages = Messages(self.engine, schema, self._transactions, self.cache)
@@ -130,7 +132,8 @@ class Hybrid:
 
     def migrate(self) -> migrate.MigrationStatus:
         """Bring the database's schema to this library's revision; safe from many processes."""
-        with postgres.translated_errors(self.engine), self.engine.connect() as connection:
+        engine = postgres.open_engine(self.settings, pooled=False, direct=True)
+        with postgres.translated_errors(engine), engine.connect() as connection:
             return migrate.upgrade(connection, schema=self.settings.database_schema)
 
     def destroy(self) -> None:

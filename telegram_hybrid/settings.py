@@ -112,12 +112,19 @@ def _positive(_: object, attribute: attrs.Attribute[Any], value: float) -> None:
 class Settings:
     """Everything `connect` needs. Durations are seconds; passwords never show in `repr`.
 
-    `redis_url` and `broker_url` may be None: then nothing is cached, or nothing can be relayed
-    and consumed. `database_schema`, `redis_prefix` and `exchange` keep systems apart that share
+    `pooler_url` is PgBouncer in front of the same database. `redis_url` and `broker_url` may be
+    None: then nothing is cached, or nothing can be relayed and consumed. `connect_timeout` is how
+    long a call looks for a connection to the database, `statement_timeout` how long it waits for
+    one answer. `database_schema`, `redis_prefix` and `exchange` keep systems apart that share
     servers. Raises `ConfigurationError` naming the setting.
     """
 
     database_url: str = attrs.field(
+        validator=_url(*_DATABASE_SCHEMES),
+        repr=_masked,
+    )
+    pooler_url: str | None = attrs.field(
+        default=None,
         validator=_url(*_DATABASE_SCHEMES),
         repr=_masked,
     )
@@ -138,6 +145,8 @@ class Settings:
     seen_ttl: float = attrs.field(default=7200.0, validator=_positive)
     window_size: int = attrs.field(default=100, validator=_positive)
     pool_size: int = attrs.field(default=10, validator=_positive)
+    connect_timeout: float = attrs.field(default=5.0, validator=_positive)
+    statement_timeout: float = attrs.field(default=60.0, validator=_positive)
 
     @classmethod
     def from_url(
@@ -150,9 +159,11 @@ class Settings:
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
         """Settings from TELEGRAM_* variables (`os.environ` unless given).
 
-        One URL each (TELEGRAM_DATABASE_URL, TELEGRAM_REDIS_URL, TELEGRAM_BROKER_URL), or the
-        parts: TELEGRAM_DB_HOST/PORT/NAME/USER/PASSWORD, TELEGRAM_REDIS_HOST/PORT/PASSWORD,
-        TELEGRAM_RABBITMQ_HOST/PORT/USER/PASSWORD/VHOST. The database is required.
+        One URL each (TELEGRAM_DATABASE_URL, TELEGRAM_PGBOUNCER_URL, TELEGRAM_REDIS_URL,
+        TELEGRAM_BROKER_URL), or the parts: TELEGRAM_DB_HOST/PORT/NAME/USER/PASSWORD,
+        TELEGRAM_PGBOUNCER_HOST/PORT (the rest is as for the database),
+        TELEGRAM_REDIS_HOST/PORT/PASSWORD, TELEGRAM_RABBITMQ_HOST/PORT/USER/PASSWORD/VHOST. The
+        database is required.
 
         With TELEGRAM_REDIS_SENTINELS (host:port,...) the master of TELEGRAM_REDIS_MASTER_NAME
         (default telegram-redis) is used, and TELEGRAM_REDIS_HOST only when no sentinel answers.
@@ -171,6 +182,7 @@ class Settings:
             )
         return cls(
             database_url=database,
+            pooler_url=env.get("TELEGRAM_PGBOUNCER_URL") or _pooler(env, database),
             redis_url=env.get("TELEGRAM_REDIS_URL")
             or _from_sentinels(env)
             or _from_parts(env, "redis", "TELEGRAM_REDIS", 6379, path="0"),
@@ -219,8 +231,28 @@ def _from_parts(
     host = env.get(f"{prefix}_HOST")
     if not host:
         return None
+    place = _host_and_port(env, prefix, host, port)
+    return f"{scheme}://{_credentials(env, prefix)}{place}/{path}"
+
+
+def _pooler(env: Mapping[str, str], database: str) -> str | None:
+    """Return the database's URL with the pooler's host and port in it."""
+    host = env.get("TELEGRAM_PGBOUNCER_HOST")
+    if not host or _problem(database) is not None:
+        return None
+    parts = urlsplit(database)
+    credentials, at, _ = parts.netloc.rpartition("@")
+    place = _host_and_port(env, "TELEGRAM_PGBOUNCER", host, 6434)
+    query = "&".join(
+        each
+        for each in parts.query.split("&")
+        if each.partition("=")[0] not in ("host", "hostaddr", "port")
+    )
+    return parts._replace(netloc=f"{credentials}{at}{place}", query=query).geturl()
+
+
+def _host_and_port(env: Mapping[str, str], prefix: str, host: str, port: int) -> str:
     number = env.get(f"{prefix}_PORT", str(port))
     if not (number.isdecimal() and 0 < int(number) < 65536):
         raise ConfigurationError(f"{prefix}_PORT: {number!r} is not a port number")
-    bracketed = f"[{host}]" if ":" in host else host
-    return f"{scheme}://{_credentials(env, prefix)}{bracketed}:{number}/{path}"
+    return f"{f'[{host}]' if ':' in host else host}:{number}"

@@ -78,7 +78,7 @@ def _run(work: Callable[[Connection, str], MigrationStatus], json: bool) -> int:
     from telegram_hybrid.settings import Settings
 
     settings = Settings.from_env()
-    engine = postgres.open_engine(settings)
+    engine = postgres.open_engine(settings, pooled=False, direct=True)
     try:
         with postgres.translated_errors(engine), engine.connect() as connection:
             found = work(connection, settings.database_schema)

@@ -172,7 +172,8 @@ def test_every_variable_is_told_and_no_other() -> None:
             self.asked.add(name)
             return super().get(name, default)
 
-    hosts = {f"TELEGRAM_{server}_HOST": "h" for server in ("DB", "REDIS", "RABBITMQ")}
+    hosts = {f"TELEGRAM_{server}_HOST": "h" for server in ("DB", "PGBOUNCER", "REDIS", "RABBITMQ")}
+    hosts["TELEGRAM_REDIS_SENTINELS"] = "h:26379"
     Settings.from_env(Environment(hosts))
     page = (ROOT / "docs/operating.md").read_text()
     told = set(re.findall(r"`(TELEGRAM_\w+)`", page))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import select
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -11,10 +9,12 @@ from typing import Any
 import msgspec
 import psycopg
 import sqlalchemy
-from sqlalchemy import Connection, Engine, NullPool, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, NullPool, create_engine, make_url
 
+from telegram_hybrid.connect.postgres.refusals import advice, first_line, is_unresolved
+from telegram_hybrid.connect.postgres.router import Router, Way
+from telegram_hybrid.connect.postgres.routes import Route
 from telegram_hybrid.errors import (
-    Closed,
     CommitUnknown,
     ConfigurationError,
     DatabaseError,
@@ -33,82 +33,86 @@ _NO_SCHEMA = (
 )
 
 
+__all__ = ["Route", "open_engine", "route", "shut", "transaction", "translated_errors"]
+
+_ROUTER = "telegram_hybrid_router"
+
+
 def open_engine(
-    settings: Settings, *, pooled: bool = True, application_name: str = "telegram_hybrid"
+    settings: Settings,
+    *,
+    pooled: bool = True,
+    direct: bool = False,
+    deadline: float | None = None,
+    application_name: str = "telegram_hybrid",
 ) -> Engine:
     """Return an engine; nothing connects before its first use.
 
-    Without `pooled` every use opens a connection of its own, for rare work that must not wait
-    for those who hold the pool's.
+    Connections go through PgBouncer if `Settings.pooler_url` names one, past it while it fails,
+    and through it again within 5 seconds of its return. What was not safe to repeat, a statement
+    that was under way, fails with `DatabaseUnavailable`. No server-side prepared statements and
+    no session settings (P9).
 
-    No server-side prepared statements and no session settings, so that a transaction pooler may
-    stand between (P9). Connecting gives up after 5 seconds.
+    Without `pooled` every use opens a connection of its own, for rare work that must not wait
+    for those who hold the pool's. `direct` is for what no transaction pooler carries (migrations,
+    LISTEN): past the pooler, and without a limit for a statement's time. Looking for a connection
+    is repeated for `deadline` seconds (None: `Settings.connect_timeout`; 0: not at all).
+
+    Raises `ConfigurationError` for a URL that is none.
     """
-    url = _parsed(settings.database_url)
-    # SQLAlchemy shows a URL's query as it is: passwords go another way to the driver.
-    secrets = {name: value for name, value in url.query.items() if "password" in name.lower()}
-    url = url.difference_update_query(secrets)
+    options = {"prepare_threshold": None, "application_name": application_name}
+    ways = {Route.DIRECT: _way(settings.database_url, "TELEGRAM_DATABASE_URL", options)}
+    if settings.pooler_url is not None and not direct:
+        ways[Route.POOLER] = _way(settings.pooler_url, "TELEGRAM_PGBOUNCER_URL", options)
     pool: dict[str, Any] = (
         {"pool_size": settings.pool_size, "max_overflow": settings.pool_size}
         if pooled
         else {"poolclass": NullPool}
     )
+    router = Router(
+        ways,
+        deadline=settings.connect_timeout if deadline is None else deadline,
+        statement_timeout=None if direct else settings.statement_timeout,
+    )
     engine = create_engine(
-        url,
+        ways[Route.DIRECT].url,
         **pool,
         json_deserializer=msgspec.json.decode,
-        connect_args={
-            "prepare_threshold": None,
-            "connect_timeout": 5,
-            "application_name": application_name,
-            **secrets,
-        },
+        execution_options={_ROUTER: router},
     )
-    event.listen(engine, "connect", _note_process)
-    event.listen(engine, "checkout", _refuse_closed)
+    router.attach(engine)
     return engine
 
 
 def shut(engine: Engine) -> None:
     """Close all connections, for good: the next use raises `Closed`. Shutting twice is fine."""
-    if not event.contains(engine, "do_connect", _refuse_use):
-        event.listen(engine, "do_connect", _refuse_use)
+    _router(engine).shut = True
     engine.dispose()
 
 
-def _refuse_use(*_: object) -> None:
-    raise Closed("this Hybrid is closed; connect again")
+def route(engine: Engine) -> tuple[Route, str | None]:
+    """Say which way serves at this moment, and what keeps the pooler from it, if anything."""
+    routes = _router(engine).routes
+    return routes.serving, routes.trouble
 
 
-def _parsed(text: str) -> sqlalchemy.URL:
+def _router(engine: Engine) -> Router:
+    router: Router = engine.get_execution_options()[_ROUTER]
+    return router
+
+
+def _way(text: str, setting: str, options: dict[str, Any]) -> Way:
+    url = _parsed(text, setting)
+    # SQLAlchemy shows a URL's query as it is: passwords go another way to the driver.
+    secrets = {name: value for name, value in url.query.items() if "password" in name.lower()}
+    return Way(url.difference_update_query(secrets), {**options, **secrets})
+
+
+def _parsed(text: str, setting: str) -> sqlalchemy.URL:
     # Raised outside of every except block: the parser's own words may quote a password.
     with suppress(sqlalchemy.exc.ArgumentError, ValueError):
         return make_url(text).set(drivername="postgresql+psycopg")
-    raise ConfigurationError(
-        "TELEGRAM_DATABASE_URL: expected postgresql://[user:password@]host:port/database"
-    )
-
-
-def _note_process(_connection: object, record: Any) -> None:
-    record.info["pid"] = os.getpid()
-
-
-def _refuse_closed(connection: Any, record: Any, proxy: Any) -> None:
-    """Have the pool replace a connection whose server has gone, without asking the server.
-
-    A server that ends a connection closes its socket, which then is readable; an idle one that
-    is well has nothing to say. SQLAlchemy's pre-ping costs three round trips for the same.
-
-    A connection from before a fork is left to the parent: two processes that read one socket
-    take each other's answers (SQLAlchemy, "Using Connection Pools with Multiprocessing").
-    """
-    if record.info["pid"] != os.getpid():
-        record.dbapi_connection = proxy.dbapi_connection = None
-        raise sqlalchemy.exc.DisconnectionError("made by another process")
-    readable = select.poll()
-    readable.register(connection.fileno(), select.POLLIN)
-    if readable.poll(0):
-        raise sqlalchemy.exc.DisconnectionError("the server has closed an idle connection")
+    raise ConfigurationError(f"{setting}: expected postgresql://[user:password@]host:port/database")
 
 
 @contextmanager
@@ -159,13 +163,17 @@ def translated_errors(engine: Engine) -> Iterator[None]:
 
 
 def _translate(error: sqlalchemy.exc.DBAPIError, engine: Engine) -> DatabaseError:
-    cause = error.orig
-    said = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
-    place = _place(engine)
+    cause, place = error.orig, _place(engine)
+    said = first_line(cause)
     if isinstance(cause, _CONFLICTS) or _misses_partition(cause):
         return WriteConflict(f"{place}: {said}; the transaction was rolled back, run it again")
     if isinstance(cause, _NO_SCHEMA):
         return SchemaMismatch(f"{place}: {said}; run: python -m telegram_hybrid migrate up")
+    if isinstance(cause, psycopg.errors.QueryCanceled):
+        return DatabaseUnavailable(f"{place}: {said}; Settings.statement_timeout limits it")
+    if getattr(cause, "sqlstate", None) is None and (words := advice(cause)):
+        kind = DatabaseUnavailable if is_unresolved(cause) else DatabaseError
+        return kind(f"{place}: {said}; {words}")
     if error.connection_invalidated or isinstance(
         cause, (psycopg.OperationalError, psycopg.InterfaceError)
     ):
@@ -179,6 +187,16 @@ def _misses_partition(cause: BaseException | None) -> bool:
 
 
 def _place(engine: Engine) -> str:
-    url = engine.url
+    router = _router(engine)
+    place = f"PostgreSQL at {address(router.ways[Route.DIRECT].url)}"
+    if Route.POOLER not in router.ways:
+        return place
+    trouble = router.routes.trouble
+    pooler = f"PgBouncer at {address(router.ways[Route.POOLER].url)}"
+    return f"{place} ({pooler}{f' failed: {trouble}' if trouble else ''})"
+
+
+def address(url: sqlalchemy.URL) -> str:
+    """Return host, port and database, without user and password."""
     host = url.host or url.query.get("host", "localhost")
-    return f"PostgreSQL at {host}{f':{url.port}' if url.port else ''}/{url.database or ''}"
+    return f"{host}{f':{url.port}' if url.port else ''}/{url.database or ''}"

@@ -1,0 +1,224 @@
+"""The router: gives an engine its connections, by the way that serves, under one deadline."""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from threading import Thread
+from time import monotonic
+from typing import Any
+
+import attrs
+import psycopg
+import sqlalchemy
+from sqlalchemy import URL, Engine, event
+from tenacity import Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
+
+from telegram_hybrid.connect.postgres.refusals import first_line, is_worth_another_try
+from telegram_hybrid.connect.postgres.routes import Route, Routes
+from telegram_hybrid.connect.postgres.watched import WatchedConnection
+from telegram_hybrid.errors import Closed
+
+#: Seconds for a login at the pooler and, again, for its first answer.
+POOLER_PATIENCE = 3
+#: Seconds after which a statement through the pooler makes us ask whether the pooler lives.
+DOUBT_AFTER = 3.0
+#: Seconds that a cancelled statement has to end.
+_CANCEL_SECONDS = 2.0
+
+
+@attrs.frozen(slots=True)
+class Way:
+    """An address, and what goes to the driver beside it: options, and secrets of its query."""
+
+    url: URL
+    options: Mapping[str, Any]
+
+
+@attrs.define(slots=True)
+class _Trip:
+    """What a connection of the pool remembers of its way."""
+
+    route: Route
+    epoch: int
+    process: int = attrs.field(factory=os.getpid)
+    fresh: bool = True
+    cancelled: bool = False
+
+
+class Router:
+    """Connections for one engine by one or two `ways`.
+
+    `deadline` limits the search for a connection, retries included; `statement_timeout` the wait
+    for one answer (None: without end). Seconds.
+    """
+
+    def __init__(
+        self,
+        ways: Mapping[Route, Way],
+        *,
+        deadline: float,
+        statement_timeout: float | None,
+    ) -> None:
+        self.ways = ways
+        self.routes = Routes(pooler=Route.POOLER in ways)
+        self.shut = False
+        self._deadline = deadline
+        self._statement_timeout = statement_timeout
+        self._dialect: Any = None
+        self._process = os.getpid()
+
+    def attach(self, engine: Engine) -> None:
+        """Give `engine` its connections from now on."""
+        self._dialect = engine.dialect
+        event.listen(engine, "do_connect", self._connect)
+        event.listen(engine, "checkout", self._check)
+
+    # Connecting: before the first statement of any transaction, so that repeating is safe.
+
+    def _connect(self, _dialect: Any, record: Any, _args: object, _options: object) -> Any:
+        if self.shut:
+            raise Closed("this Hybrid is closed; connect again")
+        self._start_anew_after_fork()
+        retrying = Retrying(
+            retry=retry_if_exception(is_worth_another_try),
+            stop=stop_before_delay(self._deadline),
+            wait=wait_random_exponential(multiplier=0.05, max=0.5),
+            reraise=True,
+        )
+        connection, trip = retrying(self._by_any_way, monotonic() + self._deadline)
+        record.info["trip"] = trip
+        return connection
+
+    def _start_anew_after_fork(self) -> None:
+        if self._process != os.getpid():
+            # Whoever was looking for the pooler, or held the lock, is a thread of the parent.
+            self._process = os.getpid()
+            self.routes = Routes(pooler=Route.POOLER in self.ways)
+
+    def _by_any_way(self, give_up: float) -> tuple[WatchedConnection, _Trip]:
+        failures: dict[Route, psycopg.Error] = {}
+        for route in self.routes.order():
+            try:
+                return self._open(route, max(2, round(give_up - monotonic())))
+            except psycopg.Error as error:
+                if isinstance(error, psycopg.errors.ConnectionTimeout) and self._is_busy(route):
+                    raise
+                self.routes.failed(route, first_line(error), monotonic())
+                failures[route] = error
+        raise failures[Route.DIRECT]
+
+    def _is_busy(self, route: Route) -> bool:
+        """Whether this is the pooler, and it keeps others waiting no longer than us.
+
+        Then everybody going around it would only carry the load to the server that it protects,
+        and take the connections that it needs there.
+        """
+        return route is Route.POOLER and self.routes.is_busy(monotonic())
+
+    def _open(self, route: Route, seconds: int) -> tuple[WatchedConnection, _Trip]:
+        trip = _Trip(route, self.routes.epoch)
+        if route is Route.POOLER:
+            connection = self._login(route, POOLER_PATIENCE)
+            connection.answered = lambda: self.routes.heard(monotonic())
+            _prove(connection)
+        else:
+            connection = self._login(route, seconds)
+        connection.watch = lambda each, waited: self._watch(each, trip, waited)
+        self.routes.answered(route)
+        return connection, trip
+
+    def _login(self, route: Route, seconds: int) -> WatchedConnection:
+        way = self.ways[route]
+        _, options = self._dialect.create_connect_args(way.url)
+        wanted = {**options, **way.options, "connect_timeout": seconds}
+        connection: WatchedConnection = WatchedConnection.connect(**wanted)
+        return connection
+
+    # The pool: a connection leaves it only if its way still serves.
+
+    def _check(self, connection: Any, record: Any, proxy: Any) -> None:
+        """Have the pool replace a connection that is closed, or not of the way that serves.
+
+        A server that ends a connection closes its socket, which then is readable; an idle one that
+        is well has nothing to say. SQLAlchemy's pre-ping costs three round trips for the same.
+
+        A connection from before a fork is left to the parent: two processes that read one socket
+        take each other's answers (SQLAlchemy, "Using Connection Pools with Multiprocessing").
+        """
+        self._start_anew_after_fork()
+        if self.routes.claim_probe(monotonic()):
+            self._in_background(self._look_for_pooler)
+        trip: _Trip = record.info["trip"]
+        if trip.process != os.getpid():
+            record.dbapi_connection = proxy.dbapi_connection = None
+            raise sqlalchemy.exc.DisconnectionError("made by another process")
+        fresh, trip.fresh = trip.fresh, False
+        # A fresh one is taken as it is: the pool replaces only once.
+        if not fresh and not self.routes.carries(trip.route, trip.epoch):
+            raise sqlalchemy.exc.DisconnectionError(f"{trip.route.value} does not serve any more")
+        readable = select.poll()
+        readable.register(connection.fileno(), select.POLLIN)
+        if readable.poll(0):
+            raise sqlalchemy.exc.DisconnectionError("the server has closed an idle connection")
+
+    # Waiting for an answer
+
+    def _watch(self, connection: WatchedConnection, trip: _Trip, waited: float) -> None:
+        if trip.route is Route.POOLER and waited > DOUBT_AFTER:
+            if self.routes.is_lost(trip.epoch):
+                raise psycopg.OperationalError(f"no answer: {self.routes.trouble}")
+            if self.routes.claim_doubt(monotonic()):
+                self._in_background(self._ask_whether_pooler_lives)
+        limit = self._statement_timeout
+        if limit is None or waited <= limit:
+            return
+        if not trip.cancelled:
+            trip.cancelled = True
+            with suppress(psycopg.Error):
+                connection.cancel_safe(timeout=1.0)
+        elif waited > limit + _CANCEL_SECONDS:
+            raise psycopg.OperationalError(f"no answer within {limit:g} seconds")
+
+    # Looking for the pooler: in a thread that lives for as long as one look takes, so that no
+    # caller waits for a pooler that is mute.
+
+    def _in_background(self, look: Callable[[], None]) -> None:
+        Thread(target=look, name="telegram_hybrid.pooler", daemon=True).start()
+
+    def _look_for_pooler(self) -> None:
+        try:
+            connection, _ = self._open(Route.POOLER, POOLER_PATIENCE)
+        except psycopg.Error as error:
+            self.routes.failed(Route.POOLER, first_line(error), monotonic())
+        else:
+            connection.close()
+
+    def _ask_whether_pooler_lives(self) -> None:
+        try:
+            self._login(Route.POOLER, POOLER_PATIENCE).close()
+        except psycopg.Error as error:
+            self.routes.silent(first_line(error), monotonic())
+        else:
+            self.routes.alive(monotonic())
+
+
+def _prove(connection: WatchedConnection) -> None:
+    """Ask for one answer: a pooler greets its clients even while the server behind it is gone."""
+
+    def limit(_: WatchedConnection, waited: float) -> None:
+        if waited > POOLER_PATIENCE:
+            raise psycopg.errors.ConnectionTimeout(
+                f"it takes the login, but gives no answer within {POOLER_PATIENCE} seconds"
+            )
+
+    connection.watch = limit
+    try:
+        connection.autocommit = True
+        connection.execute("SELECT 1")
+        connection.autocommit = False
+    except BaseException:
+        connection.close()
+        raise

@@ -1,0 +1,48 @@
+"""A psycopg connection that somebody watches while it waits for the server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from time import monotonic
+from typing import Any
+
+import psycopg
+
+#: Called some ten times a second with the seconds waited so far; it may raise.
+Watch = Callable[["WatchedConnection", float], None]
+
+
+class WatchedConnection(psycopg.Connection[Any]):
+    """Calls `watch` while it waits for an answer; what that raises ends wait and connection.
+
+    A socket alone does not tell a slow answer from one that never comes: the kernel of a stopped
+    process goes on acknowledging. Session settings, which could limit a statement on the server,
+    do not cross a transaction pooler (P9).
+    """
+
+    watch: Watch | None = None
+    #: Called after each answer.
+    answered: Callable[[], None] | None = None
+
+    def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
+        """Consume a generator of the protocol; see psycopg."""
+        return super().wait(self._watched(gen), *args, **options)
+
+    def _watched(self, gen: Any) -> Generator[Any, Any, Any]:
+        """Pass everything through, and look at the clock whenever nothing was ready."""
+        since = monotonic()
+        ready = None
+        try:
+            while True:
+                wanted = gen.send(ready)
+                ready = yield wanted
+                if not ready and self.watch is not None:
+                    try:
+                        self.watch(self, monotonic() - since)
+                    except psycopg.Error:
+                        self.pgconn.finish()
+                        raise
+        except StopIteration as end:
+            if self.answered is not None:
+                self.answered()
+            return end.value

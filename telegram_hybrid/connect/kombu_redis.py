@@ -318,8 +318,8 @@ def _decoded(item: bytes) -> dict[str, Any]:
             and all(isinstance(table, dict) for table in tables)
         ):
             return message  # type: ignore[no-any-return]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        pass  # msgspec's and kombu's errors of decoding are among these
+    except (msgspec.DecodeError, ValueError, KeyError, TypeError, AttributeError):
+        pass
     return {
         "body": item.decode("utf-8", "backslashreplace"),
         "headers": {},

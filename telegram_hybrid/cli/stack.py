@@ -21,6 +21,32 @@ _Directory = Annotated[
     Path, typer.Argument(metavar="DIR", help="The deployment's directory.", show_default=False)
 ]
 
+_Ports = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=NUMBER",
+        help="Another port for a listener: postgres, pgbouncer, redis, replica, sentinel-1, "
+        "sentinel-2, sentinel-3, rabbitmq, management. May be repeated.",
+        show_default=False,
+    ),
+]
+_Timescaledb = Annotated[
+    bool | None,
+    typer.Option(
+        "--timescaledb/--no-timescaledb",
+        help="Preload TimescaleDB. In containers it is there; natively only if you say so.",
+        show_default=False,
+    ),
+]
+_Handler = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODULE:FUNCTION",
+        help="What the consumer's unit calls; without it, events are printed.",
+        show_default=False,
+    ),
+]
+
 
 @app.command()
 def write(
@@ -31,31 +57,9 @@ def write(
             "--native", help="For servers of this machine instead of containers; data in DIR/data."
         ),
     ] = False,
-    port: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=NUMBER",
-            help="Another port for a listener: postgres, pgbouncer, redis, replica, sentinel-1, "
-            "sentinel-2, sentinel-3, rabbitmq, management. May be repeated.",
-            show_default=False,
-        ),
-    ] = None,
-    timescaledb: Annotated[
-        bool | None,
-        typer.Option(
-            "--timescaledb/--no-timescaledb",
-            help="Preload TimescaleDB. In containers it is there; natively only if you say so.",
-            show_default=False,
-        ),
-    ] = None,
-    handler: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODULE:FUNCTION",
-            help="What the consumer's unit calls; without it, events are printed.",
-            show_default=False,
-        ),
-    ] = None,
+    port: _Ports = None,
+    timescaledb: _Timescaledb = None,
+    handler: _Handler = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace files that differ; secrets stay.")
     ] = False,

@@ -231,7 +231,7 @@ def test_a_short_restart_of_postgresql_is_waited_for_before_the_first_statement(
             saved = pool.submit(hybrid.messages.save, make_message())
             time.sleep(1.0)
             pooled.postgres.start()
-            saved.result()
+            assert saved.result().outcome == "inserted"
         took = time.monotonic() - began
     print(f"\nwaited {took:.2f} s for a server that was away for 1 s")
 

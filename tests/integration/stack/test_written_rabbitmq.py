@@ -54,6 +54,7 @@ def test_the_definitions_are_what_the_library_would_declare(connection: Any) -> 
     # Seen to fail with the dead-letter queue as a classic one: TopologyConflict.
     with connection.channel() as channel:
         declare_exchanges(connection, channel, TOPOLOGY)
+        assert channel.is_open  # a conflict would have closed it
 
 
 def test_the_application_publishes_consumes_and_dead_letters(connection: Any) -> None:

@@ -84,3 +84,4 @@ def test_the_replica_takes_over_when_the_master_is_killed(
     master.start()
     until(lambda: stack.redis_client("redis").role()[0] == "slave", seconds=30)
     until(lambda: stack.redis_client("redis").get("after") == "failover")
+    assert stack.redis_client("replica").role()[0] == "master"

@@ -171,12 +171,13 @@ def _translate(error: sqlalchemy.exc.DBAPIError, engine: Engine) -> DatabaseErro
         return SchemaMismatch(f"{place}: {said}; run: python -m telegram_hybrid migrate up")
     if isinstance(cause, psycopg.errors.QueryCanceled):
         return DatabaseUnavailable(f"{place}: {said}; Settings.statement_timeout limits it")
+    # What breaks a connection that was there is no refusal, whatever its words ("SSL error: ...").
+    if error.connection_invalidated:
+        return DatabaseUnavailable(f"{place}: {said}")
     if getattr(cause, "sqlstate", None) is None and (words := advice(cause)):
         kind = DatabaseUnavailable if is_unresolved(cause) else DatabaseError
         return kind(f"{place}: {said}; {words}")
-    if error.connection_invalidated or isinstance(
-        cause, (psycopg.OperationalError, psycopg.InterfaceError)
-    ):
+    if isinstance(cause, (psycopg.OperationalError, psycopg.InterfaceError)):
         return DatabaseUnavailable(f"{place}: {said}")
     return DatabaseError(f"{place}: {said}")
 

@@ -22,7 +22,9 @@ _REFUSALS = [
     for pattern, advice in (
         (r"authentication failed|no password supplied|role .* does not exist|no such user", _LOGIN),
         (r"database .* does not exist|no such database", _NAME),
-        (r"certificate|does not support SSL|SSL error|no pg_hba.conf entry", _TLS),
+        # An end amid the handshake is a server that goes down or has no room.
+        (r"certificate|does not support SSL|SSL error: (?!unexpected eof)", _TLS),
+        (r"no pg_hba.conf entry|SSL required", _TLS),
         (r"failed to resolve host", _HOST),
         (r"invalid connection option|invalid \w+ value|unsupported startup parameter", _OPTION),
     )

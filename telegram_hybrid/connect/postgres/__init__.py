@@ -11,7 +11,7 @@ import psycopg
 import sqlalchemy
 from sqlalchemy import Connection, Engine, NullPool, create_engine, make_url
 
-from telegram_hybrid.connect.postgres.refusals import advice, first_line, is_unresolved
+from telegram_hybrid.connect.postgres.refusals import advice, first_line, hint, is_unresolved
 from telegram_hybrid.connect.postgres.router import Router, Way
 from telegram_hybrid.connect.postgres.routes import Route
 from telegram_hybrid.errors import (
@@ -178,7 +178,8 @@ def _translate(error: sqlalchemy.exc.DBAPIError, engine: Engine) -> DatabaseErro
         kind = DatabaseUnavailable if is_unresolved(cause) else DatabaseError
         return kind(f"{place}: {said}; {words}")
     if isinstance(cause, (psycopg.OperationalError, psycopg.InterfaceError)):
-        return DatabaseUnavailable(f"{place}: {said}")
+        words = hint(cause) if getattr(cause, "sqlstate", None) is None else None
+        return DatabaseUnavailable(f"{place}: {said}{f'; {words}' if words else ''}")
     return DatabaseError(f"{place}: {said}")
 
 

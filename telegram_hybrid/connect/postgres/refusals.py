@@ -1,8 +1,8 @@
 """Refusals: which failures to connect no repetition cures, and what to do about them.
 
 A failed login has no SQLSTATE for the client (libpq keeps only its words), so these are the words
-of PostgreSQL 15 to 18, PgBouncer 1.18 and libpq. A server that speaks another language is taken
-for one that cannot be reached.
+of PostgreSQL 15 to 18, PgBouncer 1.18 and libpq. A server that speaks another language
+(`lc_messages`) is tried again until the deadline; then its words are told, with a hint.
 """
 
 from __future__ import annotations
@@ -35,6 +35,13 @@ def advice(error: BaseException | None) -> str | None:
     """Say which setting to look at; None if `error` is not a refusal."""
     told = str(error)
     return next((words for pattern, words in _REFUSALS if pattern.search(told)), None)
+
+
+def hint(error: BaseException | None) -> str | None:
+    """Say what to look at if `error`, in words that are not known here, came after a password."""
+    if getattr(getattr(error, "pgconn", None), "used_password", False):
+        return f"it came after the password: if it refuses the login, {_LOGIN}, and the name"
+    return None
 
 
 def is_unresolved(error: BaseException | None) -> bool:

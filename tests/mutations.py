@@ -31,6 +31,7 @@ WITH_DAEMON = [
     for name in FILES
     if Path(name).name
     in {
+        "compose.yaml",
         "start.sh",
         "postgresql.conf",
         "pgbouncer.ini",

@@ -24,6 +24,10 @@ from telegram_hybrid.stack.problem import Problem
 _TIMEOUT = 30.0  # seconds, far more than any of them needs
 _REDIS_FLAW = re.compile(r"at line (\d+)\n>>> '([^\n]*)'\n([^\n]+)")
 _POSTGRES_PLACE = re.compile(r' in file "[^"]*" line (\d+)')
+# Of the plugin, written in Go, and of the older program, written in Python.
+_COMPOSE_KEY = re.compile(
+    r"propert(?:y|ies) '?([\w.-]+)'? (?:is |was )?not|Unsupported config option[^:]*: '([\w.-]+)'"
+)
 _PGBOUNCER_PLACE = re.compile(r"\(([^():]+):(\d+)\)")
 
 
@@ -200,8 +204,9 @@ def compose(path: Path, name: str) -> Verdict:
     done = _run([*command, "-f", str(path), "config", "-q"])
     said = done.stderr.strip()
     place = re.search(r"line (\d+)", said)
-    wanted = re.search(r"property '?([\w.-]+)'? (?:is|was) ", said)
-    number = int(place[1]) if place else _line_of(path, wanted[1]) if wanted else None
+    wanted = _COMPOSE_KEY.search(said)
+    key = wanted and (wanted[1] or wanted[2])
+    number = int(place[1]) if place else _line_of(path, key) if key else None
     program = "docker compose config"
     problems = [Problem(name, number, _last_line(said), program)] if done.returncode else []
     return Verdict(program, tuple(problems))

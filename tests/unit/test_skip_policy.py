@@ -11,6 +11,7 @@ import skip_policy
 TESTS = Path(skip_policy.__file__).parent
 
 CASES = [
+    ("docker compose is not installed (apt-get install docker-compose)", True, False),
     ("rabbitmq-server is not installed (apt-get install rabbitmq-server)", True, False),
     ("../shared/data is not beside the checkout", True, False),
     ("../shared/data is not beside the checkout", False, True),

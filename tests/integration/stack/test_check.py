@@ -64,8 +64,8 @@ def test_the_real_program_alone_finds_the_unknown_key(written: Path, name: str) 
 def _need(*missing: str) -> None:
     """Skip if a program is missing that a package would bring."""
     for program in missing:
-        if program != "docker compose":
-            pytest.skip(f"{program} is not installed (apt-get install it)")
+        package = {"docker compose": "docker-compose"}.get(program, program)
+        pytest.skip(f"{program} is not installed (apt-get install {package})")
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_docker_compose_reads_the_file(tmp_path: Path) -> None:
     write(tmp_path / "deployment")
     verdict = daemons.compose(tmp_path / "deployment/compose.yaml", "compose.yaml")
     if verdict.program is None:
-        pytest.skip("docker compose is not installed")
+        _need(verdict.missing)
     assert verdict.problems == ()
 
 

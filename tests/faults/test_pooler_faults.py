@@ -136,7 +136,7 @@ def test_a_killed_pooler_costs_the_statements_in_flight_and_serves_again_within_
     """Eight threads save and read; the pooler gets SIGKILL three times.
 
     Broken on purpose: without the second way in Routes.order every call fails from the first
-    kill to the restart; without claim_probe in Router._check the pooler never serves again.
+    kill to the restart; without _search in Router the pooler never serves again.
     """
     with loaded(pooled.settings) as load:
         for _ in range(3):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import Callable, Mapping
+import weakref
+from collections.abc import Mapping
 from contextlib import suppress
 from threading import Thread
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 import attrs
@@ -17,14 +18,12 @@ from sqlalchemy import URL, Engine, event
 from tenacity import Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
 
 from telegram_hybrid.connect.postgres.refusals import first_line, is_worth_another_try
-from telegram_hybrid.connect.postgres.routes import Route, Routes
+from telegram_hybrid.connect.postgres.routes import DOUBT_AFTER, PROBE_EVERY, Route, Routes
 from telegram_hybrid.connect.postgres.watched import WatchedConnection
 from telegram_hybrid.errors import Closed
 
 #: Seconds for a login at the pooler and, again, for its first answer.
 POOLER_PATIENCE = 3
-#: Seconds after which a statement through the pooler makes us ask whether the pooler lives.
-DOUBT_AFTER = 3.0
 #: Seconds that a cancelled statement has to end.
 _CANCEL_SECONDS = 2.0
 
@@ -65,6 +64,7 @@ class Router:
         self.ways = ways
         self.routes = Routes(pooler=Route.POOLER in ways)
         self.shut = False
+        self._resting = False
         self._deadline = deadline
         self._statement_timeout = statement_timeout
         self._dialect: Any = None
@@ -75,6 +75,7 @@ class Router:
         self._dialect = engine.dialect
         event.listen(engine, "do_connect", self._connect)
         event.listen(engine, "checkout", self._check)
+        event.listen(engine, "engine_disposed", self._rest)
 
     # Connecting: before the first statement of any transaction, so that repeating is safe.
 
@@ -82,6 +83,7 @@ class Router:
         if self.shut:
             raise Closed("this Hybrid is closed; connect again")
         self._start_anew_after_fork()
+        self._resting = False
         retrying = Retrying(
             retry=retry_if_exception(is_worth_another_try),
             stop=stop_before_delay(self._deadline),
@@ -106,8 +108,9 @@ class Router:
             except psycopg.Error as error:
                 if isinstance(error, psycopg.errors.ConnectionTimeout) and self._is_busy(route):
                     raise
-                self.routes.failed(route, first_line(error), monotonic())
+                self.routes.failed(route, first_line(error))
                 failures[route] = error
+                self._search()
         raise failures[Route.DIRECT]
 
     def _is_busy(self, route: Route) -> bool:
@@ -149,8 +152,7 @@ class Router:
         take each other's answers (SQLAlchemy, "Using Connection Pools with Multiprocessing").
         """
         self._start_anew_after_fork()
-        if self.routes.claim_probe(monotonic()):
-            self._in_background(self._look_for_pooler)
+        self._search()
         trip: _Trip = record.info["trip"]
         if trip.process != os.getpid():
             record.dbapi_connection = proxy.dbapi_connection = None
@@ -171,7 +173,7 @@ class Router:
             if self.routes.is_lost(trip.epoch):
                 raise psycopg.OperationalError(f"no answer: {self.routes.trouble}")
             if self.routes.claim_doubt(monotonic()):
-                self._in_background(self._ask_whether_pooler_lives)
+                _in_background(self._ask_whether_pooler_lives)
         limit = self._statement_timeout
         if limit is None or waited <= limit:
             return
@@ -182,27 +184,56 @@ class Router:
         elif waited > limit + _CANCEL_SECONDS:
             raise psycopg.OperationalError(f"no answer within {limit:g} seconds")
 
-    # Looking for the pooler: in a thread that lives for as long as one look takes, so that no
-    # caller waits for a pooler that is mute.
+    # Looking for the pooler: in a thread of its own, so that no caller waits for one that is mute.
 
-    def _in_background(self, look: Callable[[], None]) -> None:
-        Thread(target=look, name="telegram_hybrid.pooler", daemon=True).start()
+    def _search(self) -> None:
+        if self.routes.claim_search():
+            # The thread does not keep alive an engine that everybody else has forgotten.
+            _in_background(_look_until_found, weakref.ref(self), self.routes)
 
-    def _look_for_pooler(self) -> None:
+    def _rest(self, _engine: Engine) -> None:
+        """Look no more for the pooler of a disposed engine, until it is used again."""
+        self._resting = True
+
+    def look_for_pooler(self) -> bool:
+        """Ask the pooler for an answer, once; return whether to go on looking."""
+        if self.shut or self._resting or self.routes.serving is Route.POOLER:
+            return False
         try:
             connection, _ = self._open(Route.POOLER, POOLER_PATIENCE)
         except psycopg.Error as error:
-            self.routes.failed(Route.POOLER, first_line(error), monotonic())
-        else:
-            connection.close()
+            self.routes.failed(Route.POOLER, first_line(error))
+            return True
+        connection.close()
+        return False
 
     def _ask_whether_pooler_lives(self) -> None:
         try:
             self._login(Route.POOLER, POOLER_PATIENCE).close()
         except psycopg.Error as error:
-            self.routes.silent(first_line(error), monotonic())
+            if isinstance(error, psycopg.errors.ConnectionTimeout) and self._is_busy(Route.POOLER):
+                self.routes.alive(monotonic())
+                return
+            self.routes.silent(first_line(error))
+            self._search()
         else:
             self.routes.alive(monotonic())
+
+
+def _in_background(work: Any, *args: object) -> None:
+    Thread(target=work, args=args, name="telegram_hybrid.pooler", daemon=True).start()
+
+
+def _look_until_found(owner: weakref.ref[Router], routes: Routes) -> None:
+    try:
+        while True:
+            sleep(PROBE_EVERY)
+            router = owner()
+            if router is None or not router.look_for_pooler():
+                return
+            del router
+    finally:
+        routes.search_ended()
 
 
 def _prove(connection: WatchedConnection) -> None:

@@ -1,7 +1,8 @@
 """Which way to the database: through the pooler, or past it; decided without I/O or clock.
 
 The pooler serves unless it failed; from its first failure on the direct way serves, the pooler is
-asked again every second, and from its first answer on it serves again. Seconds are monotonic.
+asked again every second, whether there is traffic or not, and from its first answer on it serves
+again. Seconds are monotonic.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from threading import Lock
 PROBE_EVERY = 1.0
 #: Seconds since its last answer to anybody for which a pooler counts as alive.
 HEARD_WITHIN = 3.0
+#: Seconds of silence, towards everybody, after which one asks a pooler whether it lives.
+DOUBT_AFTER = 1.0
 
 
 class Route(Enum):
@@ -31,8 +34,9 @@ class Routes:
         self._pooler = pooler
         self._trouble: str | None = None
         self._epoch = 0
-        self._probing = False
-        self._probe_at = 0.0
+        self._searching = False
+        self._doubting = False
+        self._doubt_at = 0.0
         self._heard_at = float("-inf")
 
     @property
@@ -68,8 +72,7 @@ class Routes:
     def answered(self, route: Route) -> None:
         """A connection by this way works."""
         if route is Route.POOLER:
-            with self._lock:
-                self._trouble, self._probing = None, False
+            self._trouble = None
 
     def heard(self, now: float) -> None:
         """The pooler has passed on an answer."""
@@ -79,42 +82,50 @@ class Routes:
         """Whether a pooler that keeps one waiting has just answered another."""
         return now - self._heard_at < HEARD_WITHIN
 
-    def failed(self, route: Route, reason: str, now: float) -> None:
+    def failed(self, route: Route, reason: str) -> None:
         """A connection by this way could not be had."""
         if route is Route.POOLER:
-            with self._lock:
-                self._trouble, self._probing = reason, False
-                self._probe_at = now + PROBE_EVERY
+            self._trouble = reason
 
-    def silent(self, reason: str, now: float) -> None:
+    def silent(self, reason: str) -> None:
         """The pooler does not even take a login: whoever waits for its answer waits in vain."""
         with self._lock:
             self._epoch += 1
-        self.failed(Route.POOLER, reason, now)
+            self._doubting = False
+            self._trouble = reason
 
-    def claim_probe(self, now: float) -> bool:
-        """Whether the caller is to look for the lost pooler now: one at a time, and not too often.
+    def claim_search(self) -> bool:
+        """Whether the caller is to look for the lost pooler, again and again: one at a time.
 
-        It must report `answered` or `failed`.
+        It goes on until the pooler serves or nobody needs it, and must report `search_ended`.
         """
-        return self.serving is Route.DIRECT and self._claim(now)
+        if self._trouble is None:
+            return False
+        with self._lock:
+            if self._searching:
+                return False
+            self._searching = True
+            return True
+
+    def search_ended(self) -> None:
+        """Nobody looks for the pooler any more."""
+        with self._lock:
+            self._searching = False
 
     def claim_doubt(self, now: float) -> bool:
         """Whether the caller, whose statement is slow, is to ask if the pooler lives at all.
 
         It must report `alive` or `silent`.
         """
-        return self.serving is Route.POOLER and not self.is_busy(now) and self._claim(now)
+        with self._lock:
+            quiet = now - self._heard_at >= DOUBT_AFTER
+            if self.serving is Route.DIRECT or not quiet or self._doubting or now < self._doubt_at:
+                return False
+            self._doubting = True
+            return True
 
     def alive(self, now: float) -> None:
         """The pooler takes logins: a slow statement is slow for other reasons."""
         with self._lock:
-            self._probing = False
-            self._probe_at = now + PROBE_EVERY
-
-    def _claim(self, now: float) -> bool:
-        with self._lock:
-            if not self._pooler or self._probing or now < self._probe_at:
-                return False
-            self._probing = True
-            return True
+            self._doubting = False
+            self._doubt_at = now + PROBE_EVERY

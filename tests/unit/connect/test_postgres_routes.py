@@ -2,24 +2,30 @@
 
 import pytest
 
-from telegram_hybrid.connect.postgres.routes import HEARD_WITHIN, PROBE_EVERY, Route, Routes
+from telegram_hybrid.connect.postgres.routes import (
+    DOUBT_AFTER,
+    HEARD_WITHIN,
+    PROBE_EVERY,
+    Route,
+    Routes,
+)
 
 BOTH = (Route.POOLER, Route.DIRECT)
 
 
-def lost(at: float = 10.0) -> Routes:
+def lost() -> Routes:
     routes = Routes(pooler=True)
-    routes.failed(Route.POOLER, "refused", at)
+    routes.failed(Route.POOLER, "refused")
     return routes
 
 
 def test_without_a_pooler_there_is_one_way_and_nobody_looks_for_another():
     routes = Routes(pooler=False)
     assert routes.order() == (Route.DIRECT,)
-    routes.failed(Route.DIRECT, "refused", 1.0)
+    routes.failed(Route.DIRECT, "refused")
     assert routes.serving is Route.DIRECT
     assert routes.trouble is None
-    assert not routes.claim_probe(100.0)
+    assert not routes.claim_search()
 
 
 def test_the_pooler_serves_first_and_the_direct_way_is_the_second():
@@ -39,24 +45,23 @@ def test_a_pooler_that_failed_is_tried_last_until_it_answers():
 
 def test_a_failure_of_the_direct_way_says_nothing_about_the_pooler():
     routes = Routes(pooler=True)
-    routes.failed(Route.DIRECT, "too many clients", 1.0)
+    routes.failed(Route.DIRECT, "too many clients")
     assert routes.serving is Route.POOLER
 
 
-def test_one_at_a_time_looks_for_a_lost_pooler_and_not_too_often():
-    # Broken on purpose: without _probing in _claim every checkout starts a thread of its own.
-    routes = lost(10.0)
-    assert not routes.claim_probe(10.0)
-    assert routes.claim_probe(10.0 + PROBE_EVERY)
-    assert not routes.claim_probe(100.0)
-    routes.failed(Route.POOLER, "refused", 100.0)
-    assert not routes.claim_probe(100.0 + PROBE_EVERY / 2)
-    assert routes.claim_probe(100.0 + PROBE_EVERY)
+def test_one_at_a_time_looks_for_a_lost_pooler():
+    # Broken on purpose: without _searching every checkout starts a thread of its own.
+    routes = lost()
+    assert routes.claim_search()
+    routes.failed(Route.POOLER, "refused")
+    assert not routes.claim_search()
+    routes.search_ended()
+    assert routes.claim_search()
 
 
 def test_nobody_looks_for_a_pooler_that_serves_nor_doubts_one_that_does_not():
-    assert not Routes(pooler=True).claim_probe(100.0)
-    assert not lost(10.0).claim_doubt(100.0)
+    assert not Routes(pooler=True).claim_search()
+    assert not lost().claim_doubt(100.0)
 
 
 @pytest.mark.parametrize(("route", "goes_on"), [(Route.POOLER, False), (Route.DIRECT, True)])
@@ -76,7 +81,7 @@ def test_what_a_silent_pooler_carried_is_lost_also_after_its_return():
     routes = Routes(pooler=True)
     epoch = routes.epoch
     assert routes.claim_doubt(50.0)
-    routes.silent("no login within 2 s", 52.0)
+    routes.silent("no login within 2 s")
     assert routes.serving is Route.DIRECT
     assert routes.is_lost(epoch)
     routes.answered(Route.POOLER)
@@ -100,6 +105,6 @@ def test_a_pooler_that_answers_others_is_busy_and_not_doubted():
     routes = Routes(pooler=True)
     routes.heard(50.0)
     assert routes.is_busy(50.0 + HEARD_WITHIN / 2)
-    assert not routes.claim_doubt(50.0 + HEARD_WITHIN / 2)
+    assert not routes.claim_doubt(50.0 + DOUBT_AFTER / 2)
     assert not routes.is_busy(50.0 + HEARD_WITHIN)
-    assert routes.claim_doubt(50.0 + HEARD_WITHIN)
+    assert routes.claim_doubt(50.0 + DOUBT_AFTER)

@@ -15,21 +15,40 @@ from servers.valkey import Valkey
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 SUITES = ["repositories", "delivery/test_leases.py", "delivery/test_relay.py"]
+#: What leaves something behind in a server's session, which the pooler gives to the next client.
+#: application_name is what PgBouncer itself keeps in step, for each client its own.
+SESSION_STATE = re.compile(
+    r"LOG:  (?:execute (?!<unnamed>)"
+    r"|(?:statement|execute <unnamed>): \s*(?:SET (?!LOCAL\b|TRANSACTION\b|application_name=)"
+    r"|RESET|DISCARD|(?:UN)?LISTEN|PREPARE|DEALLOCATE|DECLARE|LOAD|CREATE (?:LOCAL |GLOBAL )?TEMP"
+    r"|.*\bpg_(?:try_)?advisory_(?:lock|unlock)|.*\bset_config\(|.*\bON COMMIT\b)).*",
+    re.IGNORECASE,
+)
 SUITES += ["delivery/test_consumer.py", "delivery/test_replay.py"]
 
 
+class Telling(Postgres):
+    """Writes every statement into its log."""
+
+    def command(self) -> list[str]:
+        return [*super().command(), "-c", "log_statement=all"]
+
+
 @pytest.fixture
-def pgbouncer() -> Iterator[PgBouncer]:
+def postgres() -> Iterator[Postgres]:
+    server = Telling()
+    yield server
+    server.delete()
+
+
+@pytest.fixture
+def pgbouncer(postgres: Postgres) -> Iterator[PgBouncer]:
     """Transaction pooling with three server connections, so that they change hands all the time."""
     if missing := PgBouncer.available():
         pytest.skip(missing)
-    postgres = Postgres()
-    try:
-        with PgBouncer(postgres, pool_size=3) as pooler:
-            yield pooler
-            pooler.delete()
-    finally:
-        postgres.delete()
+    with PgBouncer(postgres, pool_size=3) as pooler:
+        yield pooler
+        pooler.delete()
 
 
 @pytest.fixture
@@ -40,12 +59,13 @@ def valkey() -> Iterator[Valkey]:
 
 
 def test_the_suites_of_the_main_paths_pass_through_transaction_pooling(
-    pgbouncer: PgBouncer, valkey: Valkey, request: pytest.FixtureRequest
+    postgres: Postgres, pgbouncer: PgBouncer, valkey: Valkey, request: pytest.FixtureRequest
 ) -> None:
     """Migrations too: for these suites the pooler is the only database there is.
 
     Seen to fail: when partitions were made from within a transaction that had begun, eight writers
-    held all three server connections and waited for a fourth.
+    held all three server connections and waited for a fourth; with psycopg's own
+    prepare_threshold, by the statements in the server's log alone, too.
     """
     socket = valkey.url.removeprefix("unix://")
     environment = {
@@ -74,3 +94,28 @@ def test_the_suites_of_the_main_paths_pass_through_transaction_pooling(
     passed = re.search(r"(\d+) passed", last)
     assert passed is not None
     assert int(passed.group(1)) > 60
+    said = postgres.log.read_text(errors="replace")
+    print(f"{said.count('LOG:  ')} lines in the server's log")
+    assert said.count("LOG:  execute <unnamed>: ") > 500
+    assert SESSION_STATE.findall(said) == []
+
+
+def test_what_would_leave_something_in_a_session_is_found_in_a_log() -> None:
+    for statement in (
+        "statement: SET search_path = x",
+        "execute _pg3_0: SELECT 1",
+        "statement: LISTEN news",
+        "statement: SELECT pg_advisory_lock(1)",
+        "execute <unnamed>: SELECT pg_try_advisory_lock($1)",
+        "statement: DECLARE c CURSOR WITH HOLD FOR SELECT 1",
+        "statement: CREATE TEMP TABLE x ()",
+        "statement: SELECT set_config('a.b', 'c', false)",
+    ):
+        assert SESSION_STATE.search(f"2026 LOG:  {statement}"), statement
+    for statement in (
+        "statement: SET LOCAL search_path TO x",
+        "statement: SET application_name='telegram_hybrid';",
+        "execute <unnamed>: SELECT pg_advisory_xact_lock($1)",
+        "statement: SELECT 'SET x'",
+    ):
+        assert not SESSION_STATE.search(f"2026 LOG:  {statement}"), statement

@@ -34,6 +34,8 @@ WITH_DAEMON = [
         "compose.yaml",
         "start.sh",
         "postgresql.conf",
+        "pg_hba.conf",
+        "init.sql",
         "pgbouncer.ini",
         "redis.conf",
         "sentinel.conf",

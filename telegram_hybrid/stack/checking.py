@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.resources import files
 from importlib.util import find_spec
@@ -12,13 +12,14 @@ from pathlib import Path
 import attrs
 
 from telegram_hybrid.errors import ConfigurationError, MissingExtra
-from telegram_hybrid.stack import daemons, formats
+from telegram_hybrid.stack import cluster, daemons, formats
 from telegram_hybrid.stack.formats import Entry, Reader
 from telegram_hybrid.stack.problem import Problem
+from telegram_hybrid.stack.programs import Verdict
 from telegram_hybrid.stack.writing import FILES
 
 _BY_KEYS = "known keys"
-Daemon = Callable[[Path, str], "daemons.Verdict"]
+Daemon = Callable[[Path, str], Verdict]
 
 
 @attrs.frozen
@@ -36,8 +37,8 @@ _KINDS = {
     ".env": _Kind(formats.environment, ("environment",)),
     "secrets.env": _Kind(formats.environment, ("secrets",)),
     "postgresql.conf": _Kind(formats.postgresql, ("postgresql",), daemons.postgres),
-    "pg_hba.conf": _Kind(formats.host_rules, ("host_rules",)),
-    "init.sql": _Kind(formats.statements, ("statements",)),
+    "pg_hba.conf": _Kind(formats.host_rules, ("host_rules",), cluster.host_rules),
+    "init.sql": _Kind(formats.statements, ("statements",), cluster.statements),
     "pgbouncer.ini": _Kind(formats.pgbouncer, ("pgbouncer",), daemons.pgbouncer),
     "userlist.txt": _Kind(formats.users),
     "redis.conf": _Kind(formats.redis, ("redis",), daemons.redis),
@@ -85,8 +86,13 @@ def check(directory: Path) -> Report:
         )
     if find_spec("yaml") is None:
         raise MissingExtra("stack check reads YAML: pip install 'telegram-hybrid[cli]'")
+    return check_files(directory, FILES)
+
+
+def check_files(directory: Path, names: Sequence[str]) -> Report:
+    """Check these of a deployment's `FILES`."""
     checked, problems, skipped = [], [], set()
-    for name in FILES:
+    for name in names:
         path = directory / name
         if (flaw := _unusable(path)) is not None:
             problems.append(Problem(name, None, flaw, "stack check"))

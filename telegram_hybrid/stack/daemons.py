@@ -7,21 +7,16 @@ Redis 7.0, RabbitMQ 3.10 and systemd 252; each takes less than a second or two.
 from __future__ import annotations
 
 import os
-import pwd
 import re
 import shutil
-import subprocess
-import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
-import attrs
-
+from telegram_hybrid.stack import programs
+from telegram_hybrid.stack.cluster import FOLDERS
 from telegram_hybrid.stack.problem import Problem
+from telegram_hybrid.stack.programs import Verdict
 
-_TIMEOUT = 30.0  # seconds, far more than any of them needs
 _REDIS_FLAW = re.compile(r"at line (\d+)\n>>> '([^\n]*)'\n([^\n]+)")
 _POSTGRES_PLACE = re.compile(r' in file "[^"]*" line (\d+)')
 # Of the plugin, written in Go, and of the older program, written in Python.
@@ -31,41 +26,32 @@ _COMPOSE_KEY = re.compile(
 _PGBOUNCER_PLACE = re.compile(r"\(([^():]+):(\d+)\)")
 
 
-@attrs.frozen
-class Verdict:
-    """What a program said; `program` is its name and version, None if `missing` here."""
-
-    program: str | None
-    problems: tuple[Problem, ...] = ()
-    missing: str = ""
-
-
 def postgres(path: Path, name: str) -> Verdict:
     """`postgres -C` reads the whole file, refuses what it does not know, and ends."""
-    program = _find("postgres", "/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin")
+    program = programs.find("postgres", *FOLDERS)
     if program is None:
         return Verdict(None, missing="postgres")
     # First, because only then root may ask.
-    done = _run([program, "-C", "port", "-c", f"config_file={path.absolute()}"])
-    version = _version(program)
+    done = programs.run([program, "-C", "port", "-c", f"config_file={path.absolute()}"])
+    version = programs.version_of(program)
     problems = []
     for line in done.stderr.splitlines():
         said = line.partition("LOG:")[2].strip()
         if done.returncode and said and not said.startswith("skipping missing"):
             place = _POSTGRES_PLACE.search(said)
-            number = int(place[1]) if place else _line_of(path, _quoted(said))
+            number = int(place[1]) if place else programs.line_of(path, _quoted(said))
             text = _POSTGRES_PLACE.sub("", said)
             problems.append(Problem(name, number, text, version))
-    return _verdict(name, version, problems, done, done.returncode != 0)
+    return programs.verdict(name, version, problems, done, done.returncode != 0)
 
 
 def pgbouncer(path: Path, name: str) -> Verdict:
     """PgBouncer has no dry run: it reads the file, opens a socket in a folder of its own, ends."""
-    program = _find("pgbouncer", "/usr/sbin")
+    program = programs.find("pgbouncer", "/usr/sbin")
     if program is None:
         return Verdict(None, missing="pgbouncer")
-    version = _version(program)
-    with _scratch() as folder:
+    version = programs.version_of(program)
+    with programs.scratch() as folder:
         text = path.read_text(errors="replace")
         users = folder / "userlist.txt"
         users.write_text("")
@@ -74,9 +60,9 @@ def pgbouncer(path: Path, name: str) -> Verdict:
         quiet = {"listen_addr": "", "unix_socket_dir": folder, "logfile": "", "pidfile": ""}
         overrides = "".join(f"{key} = {value}\n" for key, value in quiet.items())
         wrapper.write_text(f"%include {folder}/copy.ini\n[pgbouncer]\n{overrides}")
-        said, up = _until(
-            [program, str(wrapper)], "process up", folder, _owner(folder, [wrapper, users])
-        )
+        user = programs.owner(folder)
+        with programs.running([program, str(wrapper)], "process up", folder, user) as told:
+            said, up = told
     problems = []
     reason = ""
     for line in said.splitlines():
@@ -87,7 +73,7 @@ def pgbouncer(path: Path, name: str) -> Verdict:
         reason = message if message.startswith("un") else ""  # "unknown parameter: ..."
     if up or problems:
         return Verdict(version, tuple(problems))
-    return Verdict(version, (Problem(name, None, _last_line(said), version),))
+    return Verdict(version, (Problem(name, None, programs.last_line(said), version),))
 
 
 def redis(path: Path, name: str) -> Verdict:
@@ -101,51 +87,51 @@ def sentinel(path: Path, name: str) -> Verdict:
 
 
 def _redis(path: Path, name: str, options: Sequence[str]) -> Verdict:
-    program = _find("redis-server") or _find("valkey-server")
+    program = programs.find("redis-server") or programs.find("valkey-server")
     if program is None:
         return Verdict(None, missing="redis-server")
-    version = _version(program)
-    with _scratch() as folder:
+    version = programs.version_of(program)
+    with programs.scratch() as folder:
         copy = folder / path.name
         text = _replaced(path.read_text(errors="replace"), "dir", f"dir {folder}")
         copy.write_text(text)
         silent = ["--port", "0", "--unixsocket", "", "--save", "", "--daemonize", "no"]
-        done = _run([program, str(copy), *options, *silent], cwd=folder)
+        done = programs.run([program, str(copy), *options, *silent], cwd=folder)
     said = done.stdout + done.stderr
     problems = [
         Problem(name, int(found[1]), f"{found[3]}: {_without_value(found[2])}", version)
         for found in _REDIS_FLAW.finditer(said)
     ]
     fine = "Configured to not listen anywhere" in said
-    return _verdict(name, version, problems, done, not fine)
+    return programs.verdict(name, version, problems, done, not fine)
 
 
 def rabbitmq(path: Path, name: str) -> Verdict:
     """RabbitMQ's own reader (cuttlefish) over its own schemas, in a bare Erlang VM."""
-    erl = _find("erl")
+    erl = programs.find("erl")
     plugins = _rabbitmq_plugins()
     if erl is None or plugins is None:
         return Verdict(None, missing="rabbitmq-server")
     version = re.sub(r".*rabbitmq_server-([\d.]+).*", r"rabbitmq-server \1", str(plugins))
     command = [erl, "+S", "1:1", "-noinput", "-boot", "start_clean", "-kernel", "logger_level"]
     command += ["none", "-pa", *map(str, sorted(plugins.glob("*/ebin"))), "-eval", _CUTTLEFISH]
-    with _scratch() as folder:
+    with programs.scratch() as folder:
         copy, definitions = folder / path.name, folder / "definitions.json"
         definitions.write_text("{}")  # it only has to be there, and in a container it is elsewhere
         text = path.read_text(errors="replace")
         copy.write_text(_replaced(text, "load_definitions", f"load_definitions = {definitions}"))
         own = {"STACK_CONF": str(copy), "STACK_PLUGINS": str(plugins)}
-        done = _run(command, env={**os.environ, **own})
+        done = programs.run(command, env={**os.environ, **own})
     problems = []
     for line in done.stdout.splitlines():
         if line.startswith("problem "):
             text = line.removeprefix("problem ")
             syntax = re.search(r"line (\d+)", text)
-            number = int(syntax[1]) if syntax else _line_of(path, text)
+            number = int(syntax[1]) if syntax else programs.line_of(path, text)
             problems.append(Problem(name, number, text, version))
     if any(problem.line for problem in problems):  # "bad value" follows "in this key"
         problems = [problem for problem in problems if problem.line]
-    return _verdict(name, version, problems, done, "fine" not in done.stdout.split())
+    return programs.verdict(name, version, problems, done, "fine" not in done.stdout.split())
 
 
 _CUTTLEFISH = r"""
@@ -168,70 +154,49 @@ halt().
 
 def systemd(path: Path, name: str) -> Verdict:
     """`systemd-analyze verify`, which only warns of what it does not know."""
-    program = _find("systemd-analyze")
+    program = programs.find("systemd-analyze")
     if program is None:
         return Verdict(None, missing="systemd-analyze")
-    done = _run([program, "verify", "--man=no", "--recursive-errors=no", str(path.absolute())])
-    version = _version(program)
+    quiet = ["--man=no", "--recursive-errors=no"]
+    done = programs.run([program, "verify", *quiet, str(path.absolute())])
+    version = programs.version_of(program)
     problems = []
     for line in done.stderr.splitlines():
         found = re.match(rf"{re.escape(str(path.absolute()))}:(\d+): (.*)", line)
         if found:
             problems.append(Problem(name, int(found[1]), found[2], version))
         elif line.startswith(f"{path.name}: ") and "ommand" in line:
-            number = _line_of(path, "ExecStart")
+            number = programs.line_of(path, "ExecStart")
             problems.append(Problem(name, number, line.removeprefix(f"{path.name}: "), version))
     return Verdict(version, tuple(problems))
 
 
 def shell(path: Path, name: str) -> Verdict:
     """`sh -n` reads the script and runs nothing."""
-    done = _run(["/bin/sh", "-n", str(path)])
+    done = programs.run(["/bin/sh", "-n", str(path)])
     place = re.search(r": (\d+): (.*)", done.stderr)
     problems = [Problem(name, int(place[1]), place[2], "sh -n")] if place else []
-    return _verdict(name, "sh -n", problems, done, done.returncode != 0)
+    return programs.verdict(name, "sh -n", problems, done, done.returncode != 0)
 
 
 def compose(path: Path, name: str) -> Verdict:
     """`docker compose config`, by the plugin or the program of that name; needs no engine."""
-    docker = _find("docker")
-    if docker and _run([docker, "compose", "version"]).returncode == 0:
+    docker = programs.find("docker")
+    if docker and programs.run([docker, "compose", "version"]).returncode == 0:
         command = [docker, "compose"]
-    elif alone := _find("docker-compose"):
+    elif alone := programs.find("docker-compose"):
         command = [alone]
     else:
         return Verdict(None, missing="docker compose")
-    done = _run([*command, "-f", str(path), "config", "-q"])
+    done = programs.run([*command, "-f", str(path), "config", "-q"])
     said = done.stderr.strip()
     place = re.search(r"line (\d+)", said)
     wanted = _COMPOSE_KEY.search(said)
     key = wanted and (wanted[1] or wanted[2])
-    number = int(place[1]) if place else _line_of(path, key) if key else None
+    number = int(place[1]) if place else programs.line_of(path, key) if key else None
     program = "docker compose config"
-    problems = [Problem(name, number, _last_line(said), program)] if done.returncode else []
-    return Verdict(program, tuple(problems))
-
-
-def _verdict(
-    name: str,
-    version: str,
-    problems: list[Problem],
-    done: subprocess.CompletedProcess[str],
-    failed: bool,
-) -> Verdict:
-    """The problems found; if it failed without naming a line, at least what it said last."""
-    if failed and not problems:
-        problems = [Problem(name, None, _last_line(done.stderr or done.stdout), version)]
-    return Verdict(version, tuple(problems))
-
-
-def _find(program: str, *folders: str) -> str | None:
-    """The program of the path, or of the last folder that fits (/usr/lib/postgresql/*/bin)."""
-    found = shutil.which(program)
-    for pattern in folders if found is None else ():
-        for path in sorted(Path("/").glob(f"{pattern.lstrip('/')}/{program}")):
-            found = str(path)
-    return found
+    problem = Problem(name, number, programs.last_line(said), program)
+    return Verdict(program, (problem,) if done.returncode else ())
 
 
 def _rabbitmq_plugins() -> Path | None:
@@ -243,64 +208,6 @@ def _rabbitmq_plugins() -> Path | None:
         if any(plugins.glob("cuttlefish-*/ebin")):
             return plugins
     return None
-
-
-def _run(
-    command: Sequence[str], *, cwd: Path | None = None, env: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(  # noqa: S603 - a fixed program on a file that the user names
-            command, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT,
-            cwd=cwd, env=env, stdin=subprocess.DEVNULL, check=False,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return subprocess.CompletedProcess(command, 1, "", f"{command[0]}: {error}")
-
-
-def _until(command: Sequence[str], ready: str, cwd: Path, user: int | None) -> tuple[str, bool]:
-    """Run until it says `ready` or ends; return what it said and whether it was ready."""
-    log = cwd / "log"
-    with log.open("wb") as file:
-        process = subprocess.Popen(  # noqa: S603 - as in _run
-            command, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=cwd,
-            user=user, extra_groups=None if user is None else [],
-        )  # fmt: skip
-    try:
-        deadline = time.monotonic() + _TIMEOUT
-        while time.monotonic() < deadline:
-            ended = process.poll() is not None
-            said = log.read_text(errors="replace")
-            if ready in said or ended:
-                break
-            time.sleep(0.01)
-        return said, ready in said
-    finally:
-        process.kill()
-        process.wait()
-
-
-@contextmanager
-def _scratch() -> Iterator[Path]:
-    """A folder that is gone afterwards; nobody else may enter it, for copies hold secrets."""
-    with tempfile.TemporaryDirectory(prefix="stack-check-") as folder:
-        yield Path(folder)
-
-
-def _owner(folder: Path, files: Sequence[Path]) -> int | None:
-    """The user for a program that refuses root, made owner of its files; None if we are not."""
-    if os.geteuid() != 0:
-        return None
-    nobody = pwd.getpwnam("nobody").pw_uid
-    for path in (folder, *folder.iterdir(), *files):
-        os.chown(path, nobody, -1)
-    return nobody
-
-
-def _version(program: str) -> str:
-    """ "redis-server 7.0.15" """
-    said = _run([program, "--version"]).stdout
-    found = re.search(r"\d+(\.\d+)+|\d{3}", said)
-    return f"{Path(program).name} {found[0]}" if found else Path(program).name
 
 
 def _replaced(text: str, key: str, line: str) -> str:
@@ -317,18 +224,3 @@ def _without_value(line: str) -> str:
 def _quoted(text: str) -> str:
     found = re.search(r'"([^"]+)"', text)
     return found[1] if found else ""
-
-
-def _line_of(path: Path, text: str) -> int | None:
-    """The line that sets the longest key which occurs in `text`."""
-    best: tuple[int, int] | None = None
-    for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
-        key = re.match(r'\s*"?([\w.$-]+)', line)
-        if key and re.search(rf"(?<![\w.]){re.escape(key[1])}(?![\w.])", text):
-            best = max(best or (0, 0), (len(key[1]), number))
-    return best[1] if best else None
-
-
-def _last_line(text: str) -> str:
-    lines = text.strip().splitlines()
-    return lines[-1].strip() if lines else "failed without a word"

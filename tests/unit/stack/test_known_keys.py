@@ -8,13 +8,13 @@ from mutations import mutate
 
 from telegram_hybrid.errors import ConfigurationError
 from telegram_hybrid.settings import Settings
-from telegram_hybrid.stack import FILES, Plan, check, daemons, formats, write
+from telegram_hybrid.stack import FILES, Plan, check, formats, programs, write
 from telegram_hybrid.stack.formats import Entry, Flaw
 
 
 @pytest.fixture(autouse=True)
 def _nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(daemons, "_find", lambda *_: None)
+    monkeypatch.setattr(programs, "find", lambda *_: None)
 
 
 @pytest.mark.parametrize("native", [True, False])

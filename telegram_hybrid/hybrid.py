@@ -22,6 +22,7 @@ from telegram_hybrid.delivery.subscription import ALL_CHANNELS, Handler, Subscri
 from telegram_hybrid.delivery.wake import RedisWake
 from telegram_hybrid.delivery.worker import Worker
 from telegram_hybrid.errors import ConfigurationError
+from telegram_hybrid.health import SECONDS, Health, check
 from telegram_hybrid.model import Change
 from telegram_hybrid.repositories.channels import Channels
 from telegram_hybrid.repositories.messages import Messages
@@ -129,6 +130,22 @@ class Hybrid:
         )
         self._workers.add(made)
         return made
+
+    def health(self, *, seconds: float = SECONDS) -> Health:
+        """Ask all services at once how they are, and return after `seconds` at most.
+
+        Every service is asked on new connections; where this process goes another way than they
+        do, past a pooler that is back already or to Redis without Sentinel, that is told. The
+        queues are those of the consumers got from here, those that any consumer has ever
+        dealt with, and the dead-letter queue.
+        """
+        return check(
+            self.settings,
+            seconds=seconds,
+            engine=self.engine,
+            client=self._redis,
+            queues=[each.queue for each in self._workers if isinstance(each, Consumer)],
+        )
 
     def migrate(self) -> migrate.MigrationStatus:
         """Bring the database's schema to this library's revision; safe from many processes."""

@@ -234,6 +234,13 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
             pipe.execute()
         self._acknowledged.clear()
 
+    # Looking
+
+    def depth(self, queue: str) -> tuple[int, int]:
+        """Return how many messages wait in `queue`, and how many consumers of it are connected."""
+        with self.conn_or_acquire() as client:
+            return self._size(queue), len(_connected(client, queue)[0])
+
     # Putting back
 
     def put_back_own(self) -> None:
@@ -250,10 +257,8 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
             return
         self._reclaimed_at = now
         with self.conn_or_acquire() as client:
-            # In this order: whoever is in the first answer was connected before the second.
-            owners = {owner.decode() for owner in client.smembers(_owners(self._queue))}
-            connected = {entry["name"] for entry in client.client_list()}
-        for owner in owners - connected:
+            _, gone = _connected(client, self._queue)
+        for owner in gone:
             self._put_back(owner)
 
     def _put_back(self, owner: str) -> None:
@@ -301,6 +306,14 @@ def _in_flight(queue: str, owner: str) -> str:
 
 def _owners(queue: str) -> str:
     return f"{_PREFIX}{queue}"
+
+
+def _connected(client: Any, queue: str) -> tuple[set[str], set[str]]:
+    """The names of a queue's consumers: those that have a connection, and those that are gone."""
+    # In this order: whoever is in the first answer was connected before the second.
+    owners = {owner.decode() for owner in client.smembers(_owners(queue))}
+    connected = {entry["name"] for entry in client.client_list()}
+    return owners & connected, owners - connected
 
 
 def _decoded(item: bytes) -> dict[str, Any]:

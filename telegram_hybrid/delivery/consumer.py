@@ -124,7 +124,7 @@ class Consumer(Worker, Generic[Tx]):
         self._engine = engine
         self._schema = schema
         self._broker = broker
-        self._queue = queue
+        self.queue = queue
         keys = [bind] if isinstance(bind, str) else list(bind)
         self._bind = [checked_name(f"bind[{at}]", key) for at, key in enumerate(keys)]
         self._handler = handler
@@ -174,7 +174,7 @@ class Consumer(Worker, Generic[Tx]):
             with translated_errors(connection):
                 consumer = kombu.Consumer(
                     channel,
-                    [kombu.Queue(self._queue)],
+                    [kombu.Queue(self.queue)],
                     on_message=self._arrived,
                     prefetch_count=self._prefetch,
                     auto_declare=False,
@@ -197,7 +197,7 @@ class Consumer(Worker, Generic[Tx]):
         with translated_errors(connection):
             channel = connection.channel()
         declare_exchanges(connection, channel, self._topology)
-        declare_queue(connection, channel, self._topology, self._queue, self._bind)
+        declare_queue(connection, channel, self._topology, self.queue, self._bind)
         return channel
 
     def _drain(self, connection: kombu.Connection, seconds: float) -> None:
@@ -256,7 +256,7 @@ class Consumer(Worker, Generic[Tx]):
             inbox.Entry(event.event_id, event.message.channel_id, event.message.message_id)
             for event in events
         ]
-        return inbox.receive(connection, self._schema, self._queue, entries)
+        return inbox.receive(connection, self._schema, self.queue, entries)
 
     def _call(self, events: Sequence[Event], new: set[UUID], tx: Any) -> int:
         """Call the handler with each new event; return how many those were."""
@@ -318,12 +318,12 @@ class Consumer(Worker, Generic[Tx]):
         entry = inbox.Entry(letter.event_id, letter.channel_id, letter.message_id)
         try:
             with postgres.transaction(self._engine) as database:
-                if inbox.receive(database, self._schema, self._queue, [entry]):
+                if inbox.receive(database, self._schema, self.queue, [entry]):
                     dead_letters.bury(
                         database,
                         self._schema,
                         letter,
-                        queue=self._queue,
+                        queue=self.queue,
                         attempts=attempts,
                         reason=reason,
                     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import amqp
@@ -54,6 +54,30 @@ def declare_queue(
         _declare(connection, channel, queue, dead_letters)
         for routing_key in bind:
             channel.queue_bind(queue, topology.exchange, routing_key=routing_key)
+
+
+def depths(
+    connection: kombu.Connection, topology: Topology, queues: Iterable[str]
+) -> dict[str, tuple[int, int]]:
+    """Return for each of `queues` that stands there, and for the dead-letter queue: how many
+    events are ready in it, and how many consumers it has.
+
+    Declares nothing. On Redis, which cannot tell an empty queue from none, these are the queues
+    that are bound to the topology's exchanges. Raises `BrokerError`.
+    """
+    with translated_errors(connection):
+        if not is_amqp(connection):
+            channel = connection.default_channel
+            exchanges = (topology.exchange, topology.dead_letter_exchange)
+            bound = {queue for each in exchanges for *_, queue in channel.get_table(each)}
+            return {queue: channel.depth(queue) for queue in sorted(bound)}
+        found = {}
+        for queue in sorted({topology.dead_letter_queue, *queues}):
+            # A refusal closes the channel with it, so each queue gets its own.
+            with connection.channel() as channel, suppress(amqp.exceptions.NotFound):
+                answer = channel.queue_declare(queue, passive=True)
+                found[queue] = answer.message_count, answer.consumer_count
+        return found
 
 
 @contextmanager

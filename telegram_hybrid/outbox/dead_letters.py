@@ -41,6 +41,16 @@ def bury(
     )
 
 
+def count(connection: Connection, schema: str) -> int:
+    """Count the rows, those that relays gave up included."""
+    found: int = connection.execute(sql(_COUNT, schema)).scalar_one()
+    return found
+
+
+_COUNT = """
+SELECT count(*) FROM "{schema}".dead_letters
+"""
+
 _BURY = """
 INSERT INTO "{schema}".dead_letters
     (queue, event_id, type, channel_id, message_id, payload, traceparent, occurred_at,

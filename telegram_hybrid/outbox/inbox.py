@@ -38,6 +38,23 @@ def receive(connection: Connection, schema: str, queue: str, entries: Sequence[E
     return set(rows.scalars())
 
 
+def queues(connection: Connection, schema: str) -> set[str]:
+    """Return the queues of which some consumer has ever dealt with an event."""
+    return set(connection.execute(sql(_QUEUES, schema)).scalars())
+
+
+# From each queue to the next by the primary key (PostgreSQL wiki, "Loose indexscan"): one look
+# for each queue, not for each row.
+_QUEUES = """
+WITH RECURSIVE known AS (
+    SELECT min(queue) AS queue FROM "{schema}".inbox
+    UNION ALL
+    SELECT (SELECT min(queue) FROM "{schema}".inbox WHERE queue > known.queue)
+    FROM known WHERE known.queue IS NOT NULL
+)
+SELECT queue FROM known WHERE queue IS NOT NULL
+"""
+
 _RECEIVE = """
 INSERT INTO "{schema}".inbox (queue, event_id, channel_id, message_id)
 SELECT :queue, event_id, channel_id, message_id

@@ -84,7 +84,7 @@ def _closing(result: Result) -> list[str]:
     lines = [
         f"{result.stored:,} messages stored, {result.consumed_total:,} events consumed, "
         f"{result.seconds:.1f} s;",
-        f"on PostgreSQL {result.servers['postgresql']} and Valkey {result.servers['redis']}, "
+        f"on PostgreSQL {result.servers['postgresql']} and {result.servers['redis']}, "
         f"{'kept in ' + result.data if result.data else 'gone with this run'}.",
     ]
     if result.data is None:

@@ -101,7 +101,7 @@ def run(paths: Sequence[Path], data: Path | None) -> Result:
                 going.live(source.held)
                 going.read()
             seconds = monotonic() - started
-            versions = {ping.name: ping.version for ping in check(settings).pings}
+            versions = {each.name: each.version for each in check(settings).services}
             return _result(going, seconds, versions, data)
 
 

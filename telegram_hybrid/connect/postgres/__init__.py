@@ -15,6 +15,7 @@ from telegram_hybrid.connect.postgres.refusals import advice, first_line, hint, 
 from telegram_hybrid.connect.postgres.router import Router, Way
 from telegram_hybrid.connect.postgres.routes import Route
 from telegram_hybrid.errors import (
+    Closed,
     CommitUnknown,
     ConfigurationError,
     DatabaseError,
@@ -33,7 +34,15 @@ _NO_SCHEMA = (
 )
 
 
-__all__ = ["Route", "open_engine", "route", "shut", "transaction", "translated_errors"]
+__all__ = [
+    "Route",
+    "address",
+    "open_engine",
+    "route",
+    "shut",
+    "transaction",
+    "translated_errors",
+]
 
 _ROUTER = "telegram_hybrid_router"
 
@@ -91,9 +100,14 @@ def shut(engine: Engine) -> None:
 
 
 def route(engine: Engine) -> tuple[Route, str | None]:
-    """Say which way serves at this moment, and what keeps the pooler from it, if anything."""
-    routes = _router(engine).routes
-    return routes.serving, routes.trouble
+    """Say which way serves at this moment, and what keeps the pooler from it, if anything.
+
+    Raises `Closed` after `shut`.
+    """
+    router = _router(engine)
+    if router.shut:
+        raise Closed("this Hybrid is closed; connect again")
+    return router.routes.serving, router.routes.trouble
 
 
 def _router(engine: Engine) -> Router:

@@ -16,20 +16,28 @@ from telegram_hybrid.connect.redis.client import (
     guided,
 )
 from telegram_hybrid.connect.redis.directory import Directory, View
+from telegram_hybrid.connect.redis.discovery import Address, Answer, NoAnswer
 from telegram_hybrid.connect.redis.failures import Misconfigured, NoReply, NotConnected
+from telegram_hybrid.connect.redis.questions import Questions
 from telegram_hybrid.connect.redis.url import TIMEOUT, Target, parse
 from telegram_hybrid.errors import ConfigurationError
 
 __all__ = [
     "TIMEOUT",
+    "Address",
+    "Answer",
     "Directory",
     "Misconfigured",
+    "NoAnswer",
     "NoReply",
     "NotConnected",
+    "Target",
     "View",
+    "ask_sentinels",
     "directory_of",
     "open_redis",
     "open_replica",
+    "parse",
 ]
 
 
@@ -70,6 +78,15 @@ def directory_of(client: redis.Redis) -> Directory | None:
     """
     pool = client.connection_pool
     return pool.guide.directory if isinstance(pool, Pool) and pool.guide is not None else None
+
+
+def ask_sentinels(target: Target, seconds: float) -> list[Answer | NoAnswer]:
+    """Ask all sentinels of `target` at once, on new connections; `seconds` at most."""
+    questions = Questions(target, timeout=seconds, patience=seconds)
+    try:
+        return questions.sentinels()
+    finally:
+        questions.close()
 
 
 def _pool(target: Target, guide: Guide | None) -> Pool:

@@ -53,13 +53,15 @@ class NoAnswer:
 
 @attrs.frozen(slots=True)
 class Answer:
-    """What one sentinel said. `promoted` is the replica that it, as the leader, is promoting."""
+    """What one sentinel said. `promoted` is the replica that it, as the leader, is promoting;
+    `quorum` is how many sentinels must agree that a master is down."""
 
     sentinel: Address
     master: Address
     config_epoch: int
     failing_over: bool = False
     promoted: Address | None = None
+    quorum: int = 0
 
 
 @attrs.frozen(slots=True)
@@ -229,6 +231,7 @@ def parse_answer(
         int(facts.get("config-epoch", "0")),
         "failover_in_progress" in flags,
         promoted,
+        int(facts.get("quorum", "0")),
     )
 
 

@@ -33,16 +33,22 @@ _GLANCE = 0.05
 
 
 class Questions:
-    """Keeps one connection to each sentinel and node that it was asked about."""
+    """Keeps one connection to each sentinel and node that it was asked about.
 
-    def __init__(self, target: Target) -> None:
+    `timeout` is for connecting and for each reply, `patience` for all sentinels together; seconds.
+    """
+
+    def __init__(
+        self, target: Target, *, timeout: float = TIMEOUT, patience: float = PATIENCE
+    ) -> None:
         self._target = target
+        self._timeout, self._patience = timeout, patience
         self._lines: dict[tuple[Address, bool], _Line] = {}
         self._mute: set[Address] = set()
         self._slow: set[Address] = set()
 
     def sentinels(self) -> list[Answer | NoAnswer]:
-        """Ask all sentinels at once; `PATIENCE` seconds at most.
+        """Ask all sentinels at once; `patience` seconds at most.
 
         One that kept silent the last time is asked but not waited for, if others answer.
         """
@@ -50,9 +56,9 @@ class Questions:
         lines = {each: self._line(each, sentinel=True) for each in self._target.sentinels}
         mute = {each for each in self._mute if not isinstance(lines[each].last(), Answer)}
         asked = {each: line.ask(self._ask_sentinel, each) for each, line in lines.items()}
-        wait([asked[each] for each in asked if each not in mute], PATIENCE)
+        wait([asked[each] for each in asked if each not in mute], self._patience)
         if not any(isinstance(_result(each), Answer) for each in asked.values()):
-            wait(asked.values(), max(0.0, began + PATIENCE - monotonic()))
+            wait(asked.values(), max(0.0, began + self._patience - monotonic()))
         replies = [
             _result(future) or NoAnswer(address, Silence.UNREACHABLE, lines[address].waiting_for())
             for address, future in asked.items()
@@ -75,7 +81,7 @@ class Questions:
         we wait for a stopped master, its successor may be named.
         """
         asked = {each: self._line(each, sentinel=False).ask(self._ask_role) for each in addresses}
-        wait([asked[each] for each in asked if each not in self._slow], 2 * TIMEOUT)
+        wait([asked[each] for each in asked if each not in self._slow], 2 * self._timeout)
         wait(asked.values(), _GLANCE)
         replies = {
             address: _result(future) or NoRole("does not answer in time", slow=True)
@@ -100,8 +106,8 @@ class Questions:
         kind = self._target.sentinel_class if sentinel else self._target.connection_class
         options = self._target.sentinel_options if sentinel else self._target.options
         limits: dict[str, Any] = {
-            "socket_timeout": TIMEOUT,
-            "socket_connect_timeout": TIMEOUT,
+            "socket_timeout": self._timeout,
+            "socket_connect_timeout": self._timeout,
             "db": 0,
         }
         limits |= {"host": address.host, "port": address.port, "protocol": 2}

@@ -64,6 +64,13 @@ def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().out == f"telegram_hybrid {__version__}\n"
 
 
+def test_the_help_of_health_teaches_its_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["health", "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for line in ("0: everything works", "1: degraded, with --strict only", "2: down"):
+        assert line in shown
+
+
 USAGE = {
     "no such command": ["nope"],
     "no such option": ["health", "--nope"],

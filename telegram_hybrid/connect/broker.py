@@ -75,7 +75,7 @@ def _first(makers: list[_Maker], give_up: float) -> kombu.Connection:
     """Return the first connection that can be had; a host may not use up the others' time."""
     failures = []
     for left, make in zip(range(len(makers), 0, -1), makers, strict=True):
-        seconds = max(0.5, (give_up - monotonic()) / left)
+        seconds = max(0.1, (give_up - monotonic()) / left)
         try:
             return _connected(make(seconds))
         except BrokerUnavailable as error:

@@ -169,7 +169,7 @@ def _named_by(answers: Sequence[Answer], memory: Memory) -> Discovery:
     believed = [each for each in answers if each.config_epoch == newest]
     master = Counter(each.master for each in believed).most_common(1)[0][0]
     # The failover's leader knows the successor up to a second before it tells the others.
-    promoted = next((each.promoted for each in answers if each.promoted is not None), None)
+    promoted = next((each.promoted for each in believed if each.promoted is not None), None)
     if promoted is not None:
         role = yield AskRole(promoted)
         if isinstance(role, Role) and role.is_master:

@@ -100,6 +100,15 @@ def test_the_replica_being_promoted_is_the_master_as_soon_as_it_says_so() -> Non
     assert asked == [B]
 
 
+def test_a_leader_that_slept_since_its_failover_promotes_nobody() -> None:
+    # Seen to fail while any sentinel's promotion counted: no master until it catches up.
+    sleeper = Answer(S1, A, 1, failing_over=True, promoted=B)
+    answers = [sleeper, Answer(S2, C, 3), Answer(S3, C, 3)]
+    outcome, asked = run(answers, {A: MASTER, B: replica_of(C), C: MASTER})
+    assert outcome == Found(C, MASTER, 3)
+    assert asked == [C]
+
+
 def test_a_master_that_is_being_replaced_is_not_even_asked() -> None:
     answers = [Answer(S1, A, 1, failing_over=True), Answer(S2, A, 1)]
     outcome, asked = run(answers, {A: MASTER})

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Any, TypeVar
 
 import redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from telegram_hybrid.connect.redis.discovery import (
     Address,
@@ -120,6 +120,8 @@ class Questions:
                 connection, ("SENTINEL", "MASTER", name), ("SENTINEL", "REPLICAS", name)
             )
             return parse_answer(address, replies[0], replies[1], self._target.address_map)
+        except NoPermissionError as error:
+            return NoAnswer(address, Silence.REFUSED, f"its user may not ask: {error}")
         except ResponseError as error:
             text = str(error)
             unknown = "no such master" in text.lower()
@@ -153,6 +155,7 @@ class _Line:
         self._connection = connection
         self._lock = Lock()
         self._pending: Future[Any] | None = None
+        self._closing = False
 
     def ask(self, question: Callable[..., T], *details: Any) -> Future[T]:
         """Ask; the answer is the question's return value for our connection."""
@@ -160,17 +163,21 @@ class _Line:
             if self._pending is not None and not self._pending.done():
                 return self._pending
             future: Future[T] = Future()
-            self._pending = future
 
-        def run() -> None:
-            try:
-                future.set_result(question(self._connection, *details))
-            except BaseException as error:
-                self._connection.disconnect()
-                future.set_exception(error)
-                raise
+            def run() -> None:
+                try:
+                    answer = question(self._connection, *details)
+                except BaseException as error:
+                    self._connection.disconnect()
+                    future.set_exception(error)
+                    raise
+                with self._lock:
+                    future.set_result(answer)
+                    if self._closing:
+                        self._connection.disconnect()
 
-        Thread(target=run, name="telegram_hybrid redis question", daemon=True).start()
+            Thread(target=run, name="telegram_hybrid redis question", daemon=True).start()
+            self._pending, self._closing = future, False
         return future
 
     def waiting_for(self) -> str:
@@ -185,8 +192,9 @@ class _Line:
         return _result(pending) if pending is not None else None
 
     def close(self) -> None:
-        """Close the connection, unless a question is still under way: that one is given up soon."""
+        """Close the connection, at once or when the question that is under way has ended."""
         with self._lock:
+            self._closing = True
             if self._pending is None or self._pending.done():
                 self._connection.disconnect()
 

@@ -130,6 +130,24 @@ def test_a_wrong_or_missing_password_of_the_sentinels(ha: RedisHA, options: str)
     assert "TELEGRAM_REDIS_SENTINEL_USER/PASSWORD" in told
 
 
+def test_a_user_of_the_sentinels_who_may_not_ask_them(ha: RedisHA) -> None:
+    # Seen to fail while that was taken for a plain Redis, which has no such command either.
+    for each in ha.sentinels:
+        each.ask("ACL", "SETUSER", "limited", "on", ">hunter5", "+ping", password="hunter3")
+    told = refusal(ha.url("sentinel_username=limited&sentinel_password=hunter5"))
+    assert ha.sentinels[0].address in told
+    assert "may not ask" in told
+    assert "TELEGRAM_REDIS_SENTINEL_USER/PASSWORD" in told
+
+
+def test_a_user_of_the_nodes_who_may_not_ask_for_the_role(ha: RedisHA, url: str) -> None:
+    for each in ha.nodes:
+        each.ask("ACL", "SETUSER", "limited", "on", ">hunter5", "+ping", password="hunter2")
+    told = refusal(url.replace(":hunter2@", "limited:hunter5@"))
+    assert f"localhost:{ha.nodes[0].port}" in told
+    assert "TELEGRAM_REDIS_PASSWORD" in told
+
+
 def test_a_wrong_password_of_a_single_server(ha: RedisHA) -> None:
     told = refusal(f"redis://:hunter4@{ha.nodes[0].address}/0")
     assert ha.nodes[0].address in told

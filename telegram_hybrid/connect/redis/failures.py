@@ -28,6 +28,8 @@ def explain(error: BaseException) -> tuple[str, bool]:
         if isinstance(each, ssl.SSLCertVerificationError):
             why = f"its TLS certificate was refused ({each.verify_message})"
             return f"{why}: check TELEGRAM_REDIS_CA or ssl_ca_certs", True
+        if isinstance(each, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+            return "closed the connection amid the TLS handshake", False  # as a server that dies
         if isinstance(each, ssl.SSLError):
             return f"TLS failed ({each.reason}): check TELEGRAM_REDIS_TLS or rediss://", True
         if isinstance(each, socket.gaierror):

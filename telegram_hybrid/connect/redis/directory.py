@@ -7,7 +7,7 @@ import os
 import weakref
 from collections import deque
 from collections.abc import Callable
-from threading import Condition, Event, Lock, Thread, current_thread
+from threading import Condition, Event, RLock, Thread, current_thread
 from time import monotonic
 from typing import Any
 
@@ -39,6 +39,17 @@ _GRUDGE = 10.0
 
 _log = logging.getLogger("telegram_hybrid.redis")
 
+#: All there are, for a forked child: the locks and connections it inherits are its parent's.
+_directories: weakref.WeakSet[Directory] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for directory in list(_directories):
+        directory._begin()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
 
 @attrs.frozen(slots=True)
 class View:
@@ -62,18 +73,19 @@ class Directory:
         self._observers: list[Callable[[int, Address], object]] = []
         self._epoch = 0
         self._wants_replicas = False
-        self._begin()
-
-    def _begin(self) -> None:
-        self._pid = os.getpid()
-        self._questions = Questions(self._target)
-        self._turn = Lock()
-        self._changed = Condition()
-        self._state: Outcome | None = None
-        self._asked_at = self._doubted_at = float("-inf")
         self._master: Address | None = None
         self._memory = Memory()
         self._floor_seen_at = float("-inf")
+        self._begin()
+        _directories.add(self)
+
+    def _begin(self) -> None:
+        """Have locks, connections and a thread of our own: at first, and in a forked child."""
+        self._questions = Questions(self._target)
+        self._turn = RLock()
+        self._changed = Condition()
+        self._state: Outcome | None = None
+        self._asked_at = self._doubted_at = float("-inf")
         self._complaints: dict[Address, str] = {}
         self._samples: deque[tuple[float, int]] = deque(maxlen=64)
         self._replicas: dict[Address, float] = {}
@@ -86,8 +98,6 @@ class Directory:
         Raises `NotConnected`, at once while the watching thread is looking for a master, and
         `Misconfigured`.
         """
-        if self._pid != os.getpid():
-            self._begin()  # after a fork: the connections and the locks are the parent's
         state = self._state
         if not self._usable(state):
             state = self._discover(only_if_needed=True)
@@ -121,9 +131,10 @@ class Directory:
         }
 
     def observe(self, observer: Callable[[int, Address], object]) -> None:
-        """Have `observer(epoch, address)` called after each change of the master, from any thread.
+        """Have `observer(epoch, address)` called once for each change of the master.
 
-        What Redis acknowledged shortly before the change may be lost there.
+        It is called in any thread, before anybody is led to the new master: keep it short. What
+        it raises is logged. What Redis acknowledged shortly before the change may be lost there.
         """
         self._observers.append(observer)
 
@@ -167,13 +178,12 @@ class Directory:
             if asked_at - self._floor_seen_at > _GRUDGE:
                 self._memory = Memory(self._memory.known)
             outcome = self._perform()
-            moved = self._remember(outcome, asked_at)
+            if self._remember(outcome, asked_at) and isinstance(outcome, Found):
+                self._asked_at = float("-inf")  # so that all wait here until it is told
+                self._tell(outcome.address)
             self._state, self._asked_at = outcome, asked_at
             if self._wants_replicas and isinstance(outcome, Found):
                 self._look_at_replicas(outcome)
-        if moved and isinstance(outcome, Found):
-            for observer in list(self._observers):
-                observer(self._epoch, outcome.address)
         if isinstance(outcome, Found):
             with self._changed:
                 self._changed.notify_all()
@@ -217,6 +227,13 @@ class Directory:
             _log.info("Redis master is %s (epoch %d)", outcome.address, self._epoch)
         self._samples.append((asked_at, outcome.role.offset))
         return moved
+
+    def _tell(self, master: Address) -> None:
+        for observer in list(self._observers):
+            try:
+                observer(self._epoch, master)
+            except Exception:  # noqa: BLE001  (its own business, not the caller's)
+                _log.exception("an observer of the Redis master failed")
 
     def _look_at_replicas(self, found: Found) -> None:
         roles = self._questions.roles(found.role.replicas)

@@ -54,7 +54,7 @@ class Hybrid:
         self.settings = settings
         self._on_close = on_close
         self.engine = postgres.open_engine(settings)
-        self._redis = open_redis(settings.redis_url) if settings.redis_url else None
+        self._redis = open_redis(settings.redis_url, deadline=None) if settings.redis_url else None
         self.cache = MessageCache(
             self._redis,
             Keys(settings.redis_prefix),

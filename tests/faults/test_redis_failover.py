@@ -76,7 +76,7 @@ class Load:
 
     client: redis.Redis
     calls: list[tuple[float, float]] = attrs.field(factory=list)  # began, seconds
-    acknowledged: list[tuple[str, float]] = attrs.field(factory=list)  # key, when
+    acknowledged: list[tuple[str, float]] = attrs.field(factory=list)  # key, began
     errors: list[Exception] = attrs.field(factory=list)
     wrong: list[str] = attrs.field(factory=list)
 
@@ -99,7 +99,7 @@ class Load:
         return max(seconds for _, seconds in self.calls)
 
     def lost(self, server: Node, since: float = 0.0) -> list[str]:
-        """Keys whose write was acknowledged after `since`, and which `server` does not have."""
+        """Acknowledged keys that `server` does not have, of writes that began after `since`."""
         keys = [key for key, when in self.acknowledged if when >= since]
         found: list[str] = []
         with redis.Redis(port=server.port) as client:
@@ -113,10 +113,10 @@ class Load:
         turn = 0
         while not stop.is_set():
             turn += 1
-            key = f"load:{number}:{turn}"
+            key, began = f"load:{number}:{turn}", time.monotonic()
             try:
                 self._timed(lambda key=key: self.client.set(key, key))
-                self.acknowledged.append((key, time.monotonic()))
+                self.acknowledged.append((key, began))
                 if self._timed(lambda key=key: self.client.get(key)) not in (key.encode(), None):
                     self.wrong.append(key)
             except (redis.RedisError, OSError) as error:
@@ -146,11 +146,11 @@ def test_a_lost_master_is_no_error_and_nothing_is_lost_to_it_when_it_returns(
         old = ha.master()
         with load.running():
             time.sleep(1.0)
-            fault = time.monotonic()
             if how == "SIGSTOP":
                 old.stop()
             else:
                 old.kill()
+            fault = time.monotonic()
             new = next(each for each in ha.nodes if each is not old)
             promoted = until(new.is_master, 10)
             until(lambda: all(ha.named_by(each) == new.port for each in ha.sentinels), 10)
@@ -179,9 +179,12 @@ def test_a_lost_master_is_no_error_and_nothing_is_lost_to_it_when_it_returns(
         assert lost == []
         assert new.ask("GET", "sleeper") == b"after"
         assert directory(client).view().epoch == 2
-        # Sentinel's own timers alone may need 2.4 s after a SIGSTOP, more on a busy machine; what
-        # comes on top of the promotion is ours.
-        assert longest < max(DOWN_AFTER + 1.5, promoted + 0.3)
+        # Callers hear of the promotion at once: 12 to 64 ms later in 12 failovers. Sentinel's own
+        # part is up to 2.45 s after a SIGSTOP: a ping each 1.1 s, then down-after, then a vote. It
+        # can take longer on a busy machine, and only then may we.
+        assert longest < promoted + 0.2
+        if promoted < DOWN_AFTER + 1.5 - 0.1:
+            assert longest < DOWN_AFTER + 1.5
 
 
 def test_sentinels_dead_at_the_start_cost_less_than_half_a_second(ha: RedisHA) -> None:
@@ -335,7 +338,7 @@ def test_what_was_certainly_not_sent_is_repeated_whatever_it_is(ha: RedisHA) -> 
 
 
 def test_both_redis_gone_is_a_typed_error_within_the_deadline_and_heals(ha: RedisHA) -> None:
-    with open_redis(ha.url(), deadline=2.0) as client, open_redis(ha.url()) as hasty:
+    with open_redis(ha.url(), deadline=2.0) as client, open_redis(ha.url(), deadline=None) as hasty:
         client.set("a", "1")
         hasty.ping()
         for each in ha.nodes:
@@ -371,7 +374,7 @@ def _answers(client: redis.Redis) -> bool:
 
 def test_a_subscription_moves_with_the_master(ha: RedisHA) -> None:
     # Broken on purpose: without hanging up it stays with the stopped master for ever.
-    with open_redis(ha.url()) as client, open_redis(ha.url(), deadline=5.0) as sender:
+    with open_redis(ha.url(), deadline=None) as client, open_redis(ha.url()) as sender:
         wake = RedisWake(client, "topic")
         assert not wake.wait(0.3)
         sender.publish("topic", b"")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import redis
-from redis.connection import ConnectionPool
 
 from telegram_hybrid.connect.redis.client import (
     Guide,
@@ -14,6 +13,7 @@ from telegram_hybrid.connect.redis.client import (
     Pool,
     ReplicaGuide,
     guided,
+    timeout_within,
 )
 from telegram_hybrid.connect.redis.directory import Directory, View
 from telegram_hybrid.connect.redis.discovery import Address, Answer, NoAnswer
@@ -22,7 +22,11 @@ from telegram_hybrid.connect.redis.questions import Questions
 from telegram_hybrid.connect.redis.url import TIMEOUT, Target, parse
 from telegram_hybrid.errors import ConfigurationError
 
+#: Seconds within which a call succeeds, or fails, while Redis fails over.
+DEADLINE = 5.0
+
 __all__ = [
+    "DEADLINE",
     "TIMEOUT",
     "Address",
     "Answer",
@@ -41,24 +45,25 @@ __all__ = [
 ]
 
 
-def open_redis(url: str, *, deadline: float | None = None) -> redis.Redis:
+def open_redis(url: str, *, deadline: float | None = DEADLINE) -> redis.Redis:
     """Make a client for redis://, rediss:// (TLS), unix:// or redis+sentinel:// (see `url`).
 
     No I/O until its first command. Options of redis-py may follow in the query
     (`?db=1&socket_timeout=1`). Replies are bytes. Close it after use.
 
-    Without a `deadline` a failed command is not repeated: the cache has the database to go to.
-    With one, in seconds, calls survive a failover: they are repeated until it has passed, as far
-    as that is safe (`repeating` says which commands are). Connecting raises `NotConnected` or
-    `Misconfigured`, and a deadline that passed `NoReply`: all of them redis-py's ConnectionError,
-    too. Raises `ConfigurationError`, without the URL's secrets, if the URL makes no client.
+    Calls survive a failover: they are repeated until `deadline` seconds have passed, as far as
+    that is safe (`repeating` says which commands are). None repeats nothing, for whoever has
+    somewhere else to go, as the cache has the database. A `socket_timeout` of more than a quarter
+    of the deadline is cut to that. Connecting raises `NotConnected` or `Misconfigured`, and a
+    deadline that passed `NoReply`: all of them redis-py's ConnectionError, too. Raises
+    `ConfigurationError`, without the URL's secrets, if the URL makes no client.
     """
     target = parse(url)
     guide = MasterGuide(Directory(target)) if target.sentinels else None
-    return _client(_pool(target, guide), deadline)
+    return _client(target, guide, deadline)
 
 
-def open_replica(url: str, *, max_lag: float, deadline: float | None = None) -> redis.Redis:
+def open_replica(url: str, *, max_lag: float, deadline: float | None = DEADLINE) -> redis.Redis:
     """Make a client for reads that may be `max_lag` seconds old, from a redis+sentinel:// URL.
 
     It reads from replicas that provably had all writes acknowledged `max_lag` seconds ago, and
@@ -68,7 +73,7 @@ def open_replica(url: str, *, max_lag: float, deadline: float | None = None) -> 
     target = parse(url)
     if not target.sentinels:
         raise ConfigurationError("TELEGRAM_REDIS_URL names no sentinels, so no replica is known")
-    return _client(_pool(target, ReplicaGuide(Directory(target), max_lag)), deadline)
+    return _client(target, ReplicaGuide(Directory(target), max_lag), deadline)
 
 
 def directory_of(client: redis.Redis) -> Directory | None:
@@ -89,21 +94,25 @@ def ask_sentinels(target: Target, seconds: float) -> list[Answer | NoAnswer]:
         questions.close()
 
 
-def _pool(target: Target, guide: Guide | None) -> Pool:
+def _client(target: Target, guide: Guide | None, deadline: float | None) -> redis.Redis:
     options: dict[str, Any] = dict(target.options)
+    if deadline is not None:
+        for name in ("socket_timeout", "socket_connect_timeout"):
+            options[name] = timeout_within(deadline, options[name])
     if target.max_connections is not None:
         options["max_connections"] = target.max_connections
+    pool = _pool(target, guide, options)
+    if deadline is None:
+        return redis.Redis.from_pool(pool)
+    client = PatientRedis.from_pool(pool)
+    vars(client)["deadline"] = deadline
+    return client
+
+
+def _pool(target: Target, guide: Guide | None, options: dict[str, Any]) -> Pool:
     if guide is None:
         place = options.get("path") or f"{options.get('host')}:{options.get('port', 6379)}"
         return Pool(target.connection_class, place=str(place), **options)
     place = ",".join(map(str, target.sentinels))
     options |= {"guide": guide, "host": "sentinel", "port": 0}
     return Pool(guided(target.connection_class), place=f"{target.master_name} ({place})", **options)
-
-
-def _client(pool: ConnectionPool, deadline: float | None) -> redis.Redis:
-    if deadline is None:
-        return redis.Redis.from_pool(pool)
-    client = PatientRedis.from_pool(pool)
-    vars(client)["deadline"] = deadline
-    return client

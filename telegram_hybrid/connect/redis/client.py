@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 import redis
 from redis.client import Pipeline
 from redis.connection import ConnectionPool
-from redis.exceptions import ReadOnlyError
+from redis.exceptions import BusyLoadingError, ReadOnlyError
 from tenacity import Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
 
 from telegram_hybrid.connect.redis import repeating
@@ -24,7 +24,7 @@ from telegram_hybrid.errors import HybridError
 T = TypeVar("T")
 _BROKEN = (redis.ConnectionError, redis.TimeoutError, OSError)
 
-#: Seconds of a deadline that are kept for the last attempt.
+#: Fewest seconds of a deadline that are kept for the last attempt.
 _LAST_ATTEMPT = 0.8
 
 
@@ -81,8 +81,12 @@ class _Guided:
         self._place: tuple[Address, int] | None = None
         super().__init__(**options, redis_connect_func=_Guided._greet)  # type: ignore[call-arg]
 
-    def connect(self) -> None:
-        """Be connected to the right node: stay, move, or raise `NotConnected`."""
+    def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
+        """Be connected to the right node: stay, move, or raise `NotConnected`.
+
+        All ways to connect lead through here; `connect` is passed by when a command is sent on a
+        connection that was lost, by a pipeline that tries WATCH again for one.
+        """
         here = self._place[0] if self._place is not None and self._sock is not None else None
         place = self._guide.place(here)
         if place == self._place and self._sock is not None:
@@ -91,7 +95,7 @@ class _Guided:
         self._place = place
         self.host, self.port = place[0].host, place[0].port
         try:
-            super().connect()  # type: ignore[misc]
+            super().connect_check_health(*args, **kwargs)  # type: ignore[misc]
         except _BROKEN:
             self._guide.directory.doubt(place[0])
             raise
@@ -197,6 +201,7 @@ class PatientRedis(redis.Redis):
         return repeat(
             lambda: redis.Redis.execute_command(self, *args, **options),  # type: ignore[no-untyped-call]
             self.deadline,
+            self._reserve,
             repeatable=repeating.is_repeatable(args),
             pause=self._pause,
         )
@@ -206,8 +211,14 @@ class PatientRedis(redis.Redis):
         pipeline = PatientPipeline(
             self.connection_pool, self.response_callbacks, transaction, shard_hint
         )
-        pipeline.deadline, pipeline.pause = self.deadline, self._pause
+        pipeline.deadline, pipeline.reserve = self.deadline, self._reserve
+        pipeline.pause = self._pause
         return pipeline
+
+    @property
+    def _reserve(self) -> float:
+        timeout = self.connection_pool.connection_kwargs["socket_timeout"]
+        return reserve_of(self.deadline, timeout)
 
     def _pause(self, seconds: float) -> None:
         guide = getattr(self.connection_pool, "guide", None)
@@ -221,33 +232,67 @@ class PatientPipeline(Pipeline):
     """The pipeline of a `PatientRedis`; with WATCH it is not repeated."""
 
     deadline = 5.0
+    reserve = _LAST_ATTEMPT
     pause: Callable[[float], None] = staticmethod(sleep)
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
         """Send everything and return the replies, in order."""
         if self.watching or self.connection is not None:
             return super().execute(raise_on_error)
-        stack, explicit = list(self.command_stack), self.explicit_transaction
+        stack, scripts, explicit = list(self.command_stack), self.scripts, self.explicit_transaction
         repeatable = repeating.are_repeatable(command for command, _ in stack)
+        all_or_nothing = vars(self)["transaction"] or explicit or len(stack) == 1
 
         def attempt() -> list[Any]:
-            self.command_stack, self.explicit_transaction = list(stack), explicit
-            replies: list[Any] = super(PatientPipeline, self).execute(raise_on_error)
-            refusal = repeating.refused(replies) if repeatable else None
+            self.reset()  # a connection on which an earlier attempt failed to load the scripts
+            # The next master may not know the scripts that the last one did.
+            self.command_stack, self.scripts = list(stack), set(scripts)
+            self.explicit_transaction = explicit
+            try:
+                replies: list[Any] = super(PatientPipeline, self).execute(raise_on_error=False)
+            except BusyLoadingError as error:
+                # One for the whole pipeline, of which a PUBLISH may have been performed.
+                if repeatable or all_or_nothing:
+                    raise
+                raise redis.ConnectionError(str(error)) from error
+            refusal = repeating.refused(replies, repeatable)
             if refusal is not None and monotonic() < give_up:
                 raise refusal
             return replies
 
-        give_up = monotonic() + self.deadline - _LAST_ATTEMPT
-        return repeat(attempt, self.deadline, repeatable=repeatable, pause=self.pause)
+        give_up = monotonic() + self.deadline - self.reserve
+        replies = repeat(
+            attempt, self.deadline, self.reserve, repeatable=repeatable, pause=self.pause
+        )
+        if raise_on_error:  # here, where nothing is repeated for it any more
+            self.raise_first_error(stack, replies)  # type: ignore[no-untyped-call]
+        return replies
+
+
+def timeout_within(deadline: float, timeout: float) -> float:
+    """Seconds for one reply, so short that a second attempt fits into the deadline."""
+    return min(timeout, deadline / 4)
+
+
+def reserve_of(deadline: float, timeout: float) -> float:
+    """Seconds of the deadline kept for an attempt: to connect, to be greeted, and for the reply."""
+    return min(deadline / 2, max(_LAST_ATTEMPT, 3 * timeout))
 
 
 def repeat(
-    call: Callable[[], T], deadline: float, *, repeatable: bool, pause: Callable[[float], None]
+    call: Callable[[], T],
+    deadline: float,
+    reserve: float,
+    *,
+    repeatable: bool,
+    pause: Callable[[float], None],
 ) -> T:
-    """Call until it succeeds, with jitter between the attempts, for `deadline` seconds in all."""
+    """Call until it succeeds, with jitter between the attempts, for `deadline` seconds in all.
+
+    The last `reserve` seconds of them no attempt begins.
+    """
     retrying = Retrying(
-        stop=stop_before_delay(max(deadline - _LAST_ATTEMPT, deadline / 2)),
+        stop=stop_before_delay(deadline - reserve),
         wait=wait_random_exponential(multiplier=0.02, max=0.1),
         retry=retry_if_exception(lambda error: repeating.may_repeat(error, repeatable)),
         sleep=pause,

@@ -70,9 +70,14 @@ def may_repeat(error: BaseException, repeatable: bool) -> bool:
     return repeatable and isinstance(error, redis.ConnectionError | redis.TimeoutError)
 
 
-def refused(replies: Iterable[Any]) -> RedisError | None:
-    """The first refusal among the replies of a pipeline."""
-    return next((each for each in replies if isinstance(each, REFUSALS)), None)
+def refused(replies: Sequence[Any], repeatable: bool) -> RedisError | None:
+    """The refusal for which to send a pipeline again, None if its replies are final.
+
+    A server that stopped being the master may have performed some commands and refused others:
+    then only what is `repeatable` is sent again.
+    """
+    refusals = [each for each in replies if isinstance(each, REFUSALS)]
+    return refusals[0] if refusals and (repeatable or len(refusals) == len(replies)) else None
 
 
 def _text(part: Any) -> str:

@@ -25,6 +25,6 @@ def own_valkey() -> Iterator[Valkey]:
 
 @pytest.fixture
 def client(valkey: Valkey) -> Iterator[redis.Redis]:
-    with open_redis(valkey.url) as client:
+    with open_redis(valkey.url, deadline=None) as client:
         client.flushall()
         yield client

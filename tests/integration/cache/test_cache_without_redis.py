@@ -43,7 +43,7 @@ def test_a_killed_redis_costs_nothing_but_hits_and_is_used_again_when_it_returns
     own_valkey: Valkey, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "telegram_hybrid.cache")
-    with open_redis(own_valkey.url) as client:
+    with open_redis(own_valkey.url, deadline=None) as client:
         cache = MessageCache(client, KEYS)
         cache.get_many(CHANNEL, [1, 2], database.messages)
         own_valkey.kill()
@@ -65,7 +65,7 @@ def test_a_killed_redis_costs_nothing_but_hits_and_is_used_again_when_it_returns
 def test_redis_killed_in_the_middle_of_a_read_does_not_show(
     own_valkey: Valkey, database: Database, step: str
 ) -> None:
-    with open_redis(own_valkey.url) as client:
+    with open_redis(own_valkey.url, deadline=None) as client:
         cache = MessageCache(client, KEYS)
 
         def kill_and_load(ids: list[int]) -> dict:
@@ -80,7 +80,7 @@ def test_redis_killed_in_the_middle_of_a_read_does_not_show(
 
 
 def test_a_mute_redis_costs_one_timeout_per_read(own_valkey: Valkey, database: Database) -> None:
-    with open_redis(own_valkey.url) as client:
+    with open_redis(own_valkey.url, deadline=None) as client:
         cache = MessageCache(client, KEYS)
         client.ping()
         own_valkey.pause()
@@ -95,7 +95,7 @@ def test_a_mute_redis_costs_one_timeout_per_read(own_valkey: Valkey, database: D
 def test_a_full_redis_still_answers_and_still_applies_invalidations(
     own_valkey: Valkey, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with open_redis(own_valkey.url) as client:
+    with open_redis(own_valkey.url, deadline=None) as client:
         cache = MessageCache(client, KEYS)
         cache.get_many(CHANNEL, [1], database.messages)
         client.config_set("maxmemory-policy", "noeviction")
@@ -115,7 +115,7 @@ def test_a_full_redis_still_answers_and_still_applies_invalidations(
 def test_a_lease_won_before_redis_filled_up_does_not_fill_it_further(
     own_valkey: Valkey, database: Database
 ) -> None:
-    with open_redis(own_valkey.url) as client:
+    with open_redis(own_valkey.url, deadline=None) as client:
         cache = MessageCache(client, KEYS)
 
         def fill_up(ids: list[int]) -> dict:
@@ -131,7 +131,7 @@ def test_a_replica_that_refuses_writes_does_not_disturb_readers(
     own_valkey: Valkey, database: Database
 ) -> None:
     # What a client meets when its master was demoted behind its back.
-    with open_redis(own_valkey.url) as client:
+    with open_redis(own_valkey.url, deadline=None) as client:
         cache = MessageCache(client, KEYS)
         cache.get_many(CHANNEL, [1], database.messages)
         client.execute_command("REPLICAOF", "127.0.0.1", "1")
@@ -141,9 +141,9 @@ def test_a_replica_that_refuses_writes_does_not_disturb_readers(
 
 
 def test_a_server_that_wants_a_password_is_no_cache(own_valkey: Valkey, database: Database) -> None:
-    with open_redis(own_valkey.url) as admin:
+    with open_redis(own_valkey.url, deadline=None) as admin:
         admin.config_set("requirepass", "hunter2")
-        with open_redis(own_valkey.url) as client:
+        with open_redis(own_valkey.url, deadline=None) as client:
             check_reads(MessageCache(client, KEYS), database)
         with redis.Redis.from_url(own_valkey.url + "?password=hunter2") as client:
             assert client.dbsize() == 0

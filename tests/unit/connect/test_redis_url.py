@@ -11,8 +11,8 @@ from telegram_hybrid.connect.redis.url import parse
 from telegram_hybrid.errors import ConfigurationError
 
 
-def options(url: str) -> dict:
-    return open_redis(url).connection_pool.connection_kwargs
+def options(url: str, **more: object) -> dict:
+    return open_redis(url, **more).connection_pool.connection_kwargs
 
 
 def test_a_client_fails_fast_and_speaks_bytes() -> None:
@@ -33,7 +33,10 @@ def test_tls_and_sockets_are_known() -> None:
 
 
 def test_the_url_may_set_another_timeout() -> None:
-    assert options("redis://example.org?socket_timeout=2")["socket_timeout"] == 2
+    url = "redis://example.org?socket_timeout=2"
+    assert options(url, deadline=None)["socket_timeout"] == 2
+    # But not to more than lets a second attempt end before the deadline.
+    assert options(url, deadline=4.0)["socket_timeout"] == 1
 
 
 @pytest.mark.parametrize(

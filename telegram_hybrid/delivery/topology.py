@@ -22,15 +22,31 @@ DELIVERY_LIMIT = 50
 def declare_exchanges(connection: kombu.Connection, channel: Any, topology: Topology) -> None:
     """Declare the exchange, its dead-letter exchange, and the queue behind that one.
 
+    A user who may not make them, and so not delete them either, is content that they stand.
     Raises `TopologyConflict` if one stands there with other properties, or `BrokerError`.
     """
+    exchanges = (topology.exchange, topology.dead_letter_exchange)
+    queue = topology.dead_letter_queue
     with _declaring(connection):
-        for exchange in (topology.exchange, topology.dead_letter_exchange):
+        if not is_amqp(connection) or _may_make(connection, exchanges[0]):
+            for exchange in exchanges:
+                channel.exchange_declare(exchange, "topic", durable=True, auto_delete=False)
+            _declare(connection, channel, queue, {})
+            channel.queue_bind(queue, topology.dead_letter_exchange, routing_key="#")
+        else:
+            for exchange in exchanges:
+                channel.exchange_declare(exchange, "topic", passive=True)
+            channel.queue_declare(queue, passive=True)
+
+
+def _may_make(connection: kombu.Connection, exchange: str) -> bool:
+    """Whether the user may: asked on a channel of its own, because the broker closes it if not."""
+    with connection.channel() as channel:
+        try:
             channel.exchange_declare(exchange, "topic", durable=True, auto_delete=False)
-        _declare(connection, channel, topology.dead_letter_queue, {})
-        channel.queue_bind(
-            topology.dead_letter_queue, topology.dead_letter_exchange, routing_key="#"
-        )
+        except amqp.exceptions.AccessRefused:
+            return False
+        return True
 
 
 def declare_queue(

@@ -91,6 +91,8 @@ class Plan:
             "dead_letter_exchange": topology.dead_letter_exchange,
             "dead_letter_queue": topology.dead_letter_queue,
             "dead_letter_queue_pattern": topology.dead_letter_queue.replace(".", r"\\."),
+            # What stands from the start: consumers make queues, and nobody takes these away.
+            "topology_pattern": r"messages(\\.dl[xq])?",
             "delivery_limit": str(DELIVERY_LIMIT),
             "preload_libraries": ("timescaledb," if timescaledb else "") + "pg_stat_statements",
             "python": self.python,

@@ -50,11 +50,21 @@ def ask(stack: NativeStack, path: str, user: str = "telegram_admin") -> Any:
         return json.load(answer)
 
 
-def test_the_definitions_are_what_the_library_would_declare(connection: Any) -> None:
-    # Seen to fail with the dead-letter queue as a classic one: TopologyConflict.
-    with connection.channel() as channel:
-        declare_exchanges(connection, channel, TOPOLOGY)
-        assert channel.is_open  # a conflict would have closed it
+def test_the_definitions_are_what_the_library_would_declare(
+    stack: NativeStack, connection: Any
+) -> None:
+    """By the administrator, who may make them, and by the application, which may not.
+
+    Seen to fail with the dead-letter queue as a classic one: TopologyConflict.
+    """
+    secret = read_env(stack.folder / "secrets.env")["BROKER_ADMIN_PASSWORD"]
+    place = f"127.0.0.1:{stack.ports['rabbitmq']}/telegram"
+    administrator = open_broker(f"amqp://telegram_admin:{secret}@{place}")
+    for each in (administrator, connection):
+        with each.channel() as channel:
+            declare_exchanges(each, channel, TOPOLOGY)
+            assert channel.is_open  # a conflict would have closed it
+    close_quietly(administrator)
 
 
 def test_the_application_publishes_consumes_and_dead_letters(connection: Any) -> None:
@@ -88,13 +98,17 @@ def taken(channel: Any, queue: str) -> Any:
         lambda channel: channel.queue_declare("xtelegram.events"),
         lambda channel: channel.queue_bind("telegram.events", "amq.topic", routing_key="#"),
         lambda channel: channel.queue_delete("elsewhere"),
+        lambda channel: channel.exchange_delete(TOPOLOGY.exchange),
+        lambda channel: channel.exchange_delete(TOPOLOGY.dead_letter_exchange),
+        lambda channel: channel.queue_delete(TOPOLOGY.dead_letter_queue),
         lambda channel: publish(channel, "amq.topic", "telegram.channel.1"),
         lambda channel: publish(channel, "", "telegram.events"),
         lambda channel: publish(channel, TOPOLOGY.exchange, "elsewhere"),
     ],
 )
 def test_the_application_can_touch_nothing_else(connection: Any, forbidden: Any) -> None:
-    # Seen to fail with ".*" for each permission, and without the topic permission.
+    # Seen to fail with ".*" for each permission, and without the topic permission. Deleting what
+    # stands from the start was possible while the user might configure whatever is "telegram.".
     with pytest.raises(amqp.exceptions.AccessRefused):
         forbidden(connection.channel())
 

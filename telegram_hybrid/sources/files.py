@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 from telegram_hybrid.errors import InvalidFile
 
@@ -25,7 +25,26 @@ _FOREIGN = (
 )
 
 
-class SourceFile:
+class Closing:
+    """A context manager that gives itself, and closes itself at the end."""
+
+    def close(self) -> None:
+        """Close; closing twice is fine."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class SourceFile(Closing):
     """A regular file, read once from front to end.
 
     `size` is in bytes; `position` is how many of them were read, for progress bars. `place` is
@@ -97,14 +116,3 @@ class SourceFile:
     def close(self) -> None:
         """Close the file; closing twice is fine."""
         self._file.close()
-
-    def __enter__(self) -> SourceFile:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from datetime import UTC, tzinfo
-from types import TracebackType
 from typing import Any, Literal, Protocol
 
 from telegram_hybrid.errors import InvalidFile, InvalidInput
 from telegram_hybrid.model import Channel, Message
 from telegram_hybrid.sources.botapi_files import BotApiFile, is_botapi
 from telegram_hybrid.sources.desktop import DesktopExport
-from telegram_hybrid.sources.files import SourceFile
+from telegram_hybrid.sources.files import Closing, SourceFile
 from telegram_hybrid.sources.report import Report, Skipped
 
 OnError = Literal["raise", "skip"]
@@ -29,7 +28,7 @@ class Source(Protocol):
     def convert(self, raw: Any, context: Any, /) -> Message | Skipped: ...
 
 
-class Reader:
+class Reader(Closing):
     """The messages of one file, streamed: iterate it once; a context manager that closes it.
 
     `report` counts while you iterate, `channels` are the chats met so far, `position` of `size`
@@ -108,17 +107,6 @@ class Reader:
         """Close the file; closing twice is fine."""
         self._messages.close()  # type: ignore[attr-defined]
         self._file.close()
-
-    def __enter__(self) -> Reader:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def open_source(

@@ -369,6 +369,20 @@ def test_redis_without_sentinel_in_a_running_hybrid_is_told(services: Services) 
         assert "no sentinel answers" in found.why
 
 
+def test_a_hybrid_that_has_not_found_its_sentinels_again_says_so(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail without the client's own view: new connections find the sentinels at once."""
+    with connect(services.settings) as hybrid:
+        hybrid.messages.get(-1001, 1)
+        directory = directory_of(hybrid._redis)
+        stale = attrs.evolve(directory.view(), via="direct", degraded="they were gone")
+        monkeypatch.setattr(directory, "view", lambda: stale)
+        found = hybrid.health()["redis"]
+    assert (found.via, found.state) == ("direct", State.DEGRADED)
+    assert "they were gone" in found.why
+
+
 def test_a_closed_hybrid_has_no_health(services: Services) -> None:
     hybrid = connect(services.settings)
     hybrid.close()

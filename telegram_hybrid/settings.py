@@ -104,8 +104,8 @@ def _exchange(_: object, attribute: attrs.Attribute[str], value: str) -> None:
 
 
 def _positive(_: object, attribute: attrs.Attribute[Any], value: float) -> None:
-    if not value > 0:
-        raise ConfigurationError(f"{attribute.name}: expected more than 0, got {value}")
+    if not 0 < value < 1e9:
+        raise ConfigurationError(f"{attribute.name}: expected 0 < number < 1e9, got {value}")
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -170,6 +170,10 @@ class Settings:
         For the sentinels themselves: TELEGRAM_REDIS_SENTINEL_USER/PASSWORD/TLS/CA; for the nodes
         TELEGRAM_REDIS_TLS/CA besides the parts above; TELEGRAM_REDIS_ADDRESS_MAP
         (announced:port=reachable:port,...) translates what they say of each other.
+
+        The names of what is ours: TELEGRAM_DB_SCHEMA, TELEGRAM_REDIS_PREFIX and
+        TELEGRAM_RABBITMQ_EXCHANGE; lives of cached values in seconds:
+        TELEGRAM_REDIS_MESSAGE_TTL and TELEGRAM_REDIS_SEEN_TTL.
         """
         env = os.environ if environ is None else environ
         database = env.get("TELEGRAM_DATABASE_URL") or _from_parts(
@@ -194,7 +198,29 @@ class Settings:
                 5672,
                 path=quote(env.get("TELEGRAM_RABBITMQ_VHOST", "/"), safe=""),
             ),
+            **_ours(env),
         )
+
+
+#: What is ours on the servers, by the variables that name it, and how each is read.
+_OURS: Mapping[str, tuple[str, type[str] | type[float]]] = {
+    "TELEGRAM_DB_SCHEMA": ("database_schema", str),
+    "TELEGRAM_REDIS_PREFIX": ("redis_prefix", str),
+    "TELEGRAM_RABBITMQ_EXCHANGE": ("exchange", str),
+    "TELEGRAM_REDIS_MESSAGE_TTL": ("message_ttl", float),
+    "TELEGRAM_REDIS_SEEN_TTL": ("seen_ttl", float),
+}
+
+
+def _ours(env: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for variable, (field, read) in _OURS.items():
+        if text := env.get(variable):
+            try:
+                found[field] = read(text)
+            except ValueError:
+                raise ConfigurationError(f"{variable}: {text!r} is not a number") from None
+    return found
 
 
 def _from_sentinels(env: Mapping[str, str]) -> str | None:

@@ -32,6 +32,20 @@ def test_parts_become_urls_with_this_stacks_ports() -> None:
     assert settings.broker_url == "amqp://relay:hush@rabbit:5673/%2Fnews"
 
 
+def test_what_is_ours_on_the_servers_has_variables_too() -> None:
+    ours = {
+        "TELEGRAM_DB_SCHEMA": "second",
+        "TELEGRAM_REDIS_PREFIX": "two",
+        "TELEGRAM_RABBITMQ_EXCHANGE": "second.messages",
+        "TELEGRAM_REDIS_MESSAGE_TTL": "60",
+        "TELEGRAM_REDIS_SEEN_TTL": "1.5",
+    }
+    found = Settings.from_env(PARTS | ours)
+    assert (found.database_schema, found.redis_prefix) == ("second", "two")
+    assert (found.exchange, found.message_ttl, found.seen_ttl) == ("second.messages", 60.0, 1.5)
+    assert Settings.from_env(PARTS | dict.fromkeys(ours, "")) == Settings.from_env(PARTS)
+
+
 def test_a_url_wins_over_parts() -> None:
     settings = Settings.from_env(PARTS | {"TELEGRAM_DATABASE_URL": "postgresql://other/db"})
     assert settings.database_url == "postgresql://other/db"
@@ -123,6 +137,11 @@ def test_a_password_in_the_query_is_neither_in_the_repr_nor_in_the_engine_s() ->
         ({}, "TELEGRAM_DATABASE_URL"),
         ({"TELEGRAM_DB_HOST": "db", "TELEGRAM_DB_PORT": "many"}, "TELEGRAM_DB_PORT"),
         ({"TELEGRAM_DATABASE_URL": "mysql://db"}, "database_url"),
+        ({"TELEGRAM_DB_HOST": "db", "TELEGRAM_DB_SCHEMA": "No"}, "database_schema"),
+        ({"TELEGRAM_DB_HOST": "db", "TELEGRAM_RABBITMQ_EXCHANGE": "a b"}, "exchange"),
+        ({"TELEGRAM_DB_HOST": "db", "TELEGRAM_REDIS_SEEN_TTL": "2h"}, "TELEGRAM_REDIS_SEEN_TTL"),
+        ({"TELEGRAM_DB_HOST": "db", "TELEGRAM_REDIS_SEEN_TTL": "inf"}, "seen_ttl"),
+        ({"TELEGRAM_DB_HOST": "db", "TELEGRAM_REDIS_MESSAGE_TTL": "0"}, "message_ttl"),
         ({"TELEGRAM_DB_HOST": "db", "TELEGRAM_REDIS_URL": "localhost:6379"}, "redis_url"),
     ],
 )

@@ -24,7 +24,7 @@ from telegram_hybrid.embedded.directories import (
 from telegram_hybrid.embedded.postgres import Postgres
 from telegram_hybrid.embedded.process import Place, Server
 from telegram_hybrid.embedded.valkey import Broker, Cache
-from telegram_hybrid.errors import EmbeddedError
+from telegram_hybrid.errors import EmbeddedError, InvalidInput
 
 _START_SECONDS = 60.0  # recovery of a large data directory takes its time
 _WATCH_SECONDS = 0.1
@@ -214,7 +214,7 @@ class _Keeper(threading.Thread):
         runtime = make_temporary()
         self._held.append(runtime)
         if self._data is not None:
-            self._data.mkdir(parents=True, exist_ok=True)
+            _make(self._data)
             self._held.append(hold(self._data))
         data = self._data or runtime.path
         account = account_for(data)
@@ -265,3 +265,10 @@ def _forget_locks() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_locks)
+
+
+def _make(data: Path) -> None:
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InvalidInput("data", f"{data}: a file stands where a directory belongs") from error

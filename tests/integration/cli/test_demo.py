@@ -101,3 +101,13 @@ def test_a_directory_in_use_is_refused_by_name(tmp_path: Path) -> None:
         refused = run_command("demo", "--data", tmp_path / "posts")
     assert refused.returncode == 1
     assert "is in use" in only_line(refused.stderr)
+
+
+def test_a_file_where_the_data_belongs_is_wrong_usage(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for data in (file, file / "below"):
+        refused = run_command("demo", "--data", data)
+        assert refused.returncode == 2
+        assert str(data) in only_line(refused.stderr)
+    assert file.read_text() == "mine"

@@ -24,6 +24,7 @@ from telegram_hybrid.repositories.batches import batches, checked_message
 from telegram_hybrid.repositories.transaction import (
     Transaction,
     Transactions,
+    checked_cursor,
     checked_ids,
     checked_key,
     markable,
@@ -141,19 +142,20 @@ class Messages:
         self,
         channel_id: int,
         *,
-        message_id: int,
+        message_id: int | None = None,
         limit: int = 100,
         include_deleted: bool = False,
     ) -> list[Message]:
         """Return the messages that follow `message_id`, oldest first: for pollers.
 
-        The id need not be stored; -1 is not an id: begin with `message_id=0`.
+        The message of that id is not among them, and need not be stored. None, for a first
+        call, begins with the first message: its id may be 0.
         """
-        checked_key(channel_id, message_id)
+        above = checked_cursor(channel_id, message_id)
         checks.count("limit", limit)
         if not include_deleted:
             window = self._window(channel_id)
-            found = after_from(window, message_id, limit) if window else None
+            found = after_from(window, above, limit) if window else None
             if found is not None:
                 return found
         with self._reading() as connection:
@@ -161,7 +163,7 @@ class Messages:
                 connection,
                 self._schema,
                 channel_id,
-                above=message_id,
+                above=above,
                 limit=limit,
                 include_deleted=include_deleted,
             )

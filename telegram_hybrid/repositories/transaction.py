@@ -100,18 +100,18 @@ class TransactionMessages:
         self,
         channel_id: int,
         *,
-        message_id: int,
+        message_id: int | None = None,
         limit: int = 100,
         include_deleted: bool = False,
     ) -> list[Message]:
-        """Return the messages that follow `message_id`, oldest first."""
-        checked_key(channel_id, message_id)
+        """Return the messages that follow `message_id`, oldest first; see `Messages.after`."""
+        above = checked_cursor(channel_id, message_id)
         checks.count("limit", limit)
         return reading.oldest(
             self._connection,
             self._schema,
             channel_id,
-            above=message_id,
+            above=above,
             limit=limit,
             include_deleted=include_deleted,
         )
@@ -211,6 +211,12 @@ def checked_key(channel_id: int, message_id: int) -> MessageKey:
     return MessageKey(
         checks.channel_id("channel_id", channel_id), checks.message_id("message_id", message_id)
     )
+
+
+def checked_cursor(channel_id: int, message_id: int | None) -> int:
+    """Return the id above which to read, below all ids for None. Raises `InvalidInput`."""
+    checks.channel_id("channel_id", channel_id)
+    return -1 if message_id is None else checks.message_id("message_id", message_id)
 
 
 def markable(status: Status) -> Status:

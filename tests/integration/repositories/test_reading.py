@@ -65,6 +65,17 @@ def test_a_write_is_seen_by_the_next_read(anyhow: Hybrid) -> None:
     assert ids(anyhow.messages.after(CHANNEL_ID, message_id=1)) == [3, 4]
 
 
+def test_the_first_page_of_a_poller_begins_with_message_zero(anyhow: Hybrid) -> None:
+    # With message_id=0 as the way to begin, the message with the id 0 was never seen.
+    anyhow.messages.save_many([make_message(message_id=number) for number in range(3)])
+    for _ in range(2):
+        assert ids(anyhow.messages.after(CHANNEL_ID)) == [0, 1, 2]
+        assert ids(anyhow.messages.after(CHANNEL_ID, limit=1)) == [0]
+        assert ids(anyhow.messages.after(CHANNEL_ID, message_id=0)) == [1, 2]
+    with anyhow.transaction() as tx:
+        assert ids(tx.messages.after(CHANNEL_ID)) == [0, 1, 2]
+
+
 def test_many_are_found_by_id_and_missing_ones_left_out(anyhow: Hybrid) -> None:
     anyhow.messages.save_many(make_messages(10))
     anyhow.messages.get_many(CHANNEL_ID, [2, 4])

@@ -33,7 +33,7 @@ from telegram_hybrid.errors import (
     InvalidInput,
     TopologyConflict,
 )
-from telegram_hybrid.model import Event
+from telegram_hybrid.model import Event, checks
 from telegram_hybrid.outbox import dead_letters, inbox
 from telegram_hybrid.outbox.dead_letters import DeadLetter
 from telegram_hybrid.schema.broker import Topology, checked_name, open_envelope
@@ -101,7 +101,8 @@ class Consumer(Worker, Generic[Tx]):
     again in its own.
 
     Order per channel holds as long as one consumer has the queue; several share its load.
-    Raises `InvalidInput` for a queue or routing key that the broker could not hold.
+    Raises `InvalidInput` for a queue or routing key that the broker could not hold, and for a
+    `max_attempts`, `prefetch` or `batch` below 1.
     """
 
     def __init__(
@@ -131,10 +132,13 @@ class Consumer(Worker, Generic[Tx]):
         self._transaction: Callable[[], AbstractContextManager[Any]] = (
             transaction or self._plain_transaction
         )
-        self._prefetch = prefetch
-        self._batch = batch
+        # No prefetch at all (0) would let the broker send everything at once.
+        self._prefetch = checks.count("prefetch", prefetch, least=1, most=65_535)
+        self._batch = checks.count("batch", batch, least=1)
         self._topology = topology or Topology()
-        self._schedule: Schedule[Delivery] = Schedule(max_attempts=max_attempts, backoff=backoff)
+        self._schedule: Schedule[Delivery] = Schedule(
+            max_attempts=checks.count("max_attempts", max_attempts, least=1), backoff=backoff
+        )
         self._setbacks = 0
         self.counters = ConsumerCounters()
 

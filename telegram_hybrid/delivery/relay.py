@@ -27,7 +27,7 @@ from telegram_hybrid.delivery.settlement import MAX_ATTEMPTS, Settlement, settle
 from telegram_hybrid.delivery.wake import LocalWake, Wake
 from telegram_hybrid.delivery.worker import Worker, log
 from telegram_hybrid.errors import HybridError, PublishRefused, ServiceError
-from telegram_hybrid.model import Change, MessageKey
+from telegram_hybrid.model import Change, MessageKey, checks
 from telegram_hybrid.outbox import claims, leases
 from telegram_hybrid.outbox.rows import OutboxRow
 from telegram_hybrid.schema.broker import Envelope, Topology, seal
@@ -55,7 +55,8 @@ class Relay(Worker):
     loss. `invalidate` gets the changes of each batch before it is published; its failing stops
     nothing. `wake` cuts the polling short. `owner` names this relay in the leases: a relay that
     gets the name of one that died takes its shards over at once, instead of after
-    `lease_seconds`; two living relays must not share one.
+    `lease_seconds`; two living relays must not share one. Raises
+    `InvalidInput` for a `batch` or `max_attempts` below 1.
     """
 
     def __init__(
@@ -83,8 +84,8 @@ class Relay(Worker):
         self._lease = leases.Lease(owner or f"relay-{uuid4().hex}")
         self._lease_seconds = lease_seconds
         self._renew_at = 0.0
-        self._batch = batch
-        self._max_attempts = max_attempts
+        self._batch = checks.count("batch", batch, least=1)
+        self._max_attempts = checks.count("max_attempts", max_attempts, least=1)
         self._confirm_timeout = confirm_timeout
         self._publisher: Publisher | None = None
         self.counters = RelayCounters()

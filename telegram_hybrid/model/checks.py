@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timezone
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -42,12 +43,21 @@ def message_id(field: str, value: Any) -> int:
     return number
 
 
-def count(field: str, value: Any, *, most: int = MAX_ID) -> int:
-    """Accept a size, offset, limit or number of things: 0 up to `most`."""
+def count(field: str, value: Any, *, least: int = 0, most: int = MAX_ID) -> int:
+    """Accept a size, offset, limit or number of things: `least` up to `most`."""
     number = integer(field, value)
-    if not 0 <= number <= most:
-        raise InvalidInput(field, f"{number} is outside 0 to {most}")
+    if not least <= number <= most:
+        raise InvalidInput(field, f"{number} is outside {least} to {most}")
     return number
+
+
+def iterable(field: str, value: Any) -> Iterator[Any]:
+    """Accept whatever can be iterated over, and return its iterator."""
+    try:
+        return iter(value)
+    except TypeError:
+        problem = f"expected an iterable, got {type(value).__name__}"
+    raise InvalidInput(field, problem)
 
 
 def integer(field: str, value: Any) -> int:

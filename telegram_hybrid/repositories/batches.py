@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from telegram_hybrid.errors import InvalidInput
-from telegram_hybrid.model import Message
+from telegram_hybrid.model import Message, checks
 
 #: Messages of one batch, and so of one transaction.
 ROWS = 1_000
@@ -23,7 +23,7 @@ def batches(messages: Iterable[Message]) -> Iterator[list[Message]]:
     size = 0
     failure: Exception | None = None
     try:
-        for position, message in enumerate(messages):
+        for position, message in enumerate(checks.iterable("messages", messages)):
             batch.append(checked_message(f"messages[{position}]", message))
             size += len(message.text) + len(message.caption or "")
             if len(batch) >= ROWS or size >= CHARACTERS:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row
 
-from telegram_hybrid.errors import NotFound
+from telegram_hybrid.errors import InvalidInput, NotFound
 from telegram_hybrid.model import Channel, checks
 from telegram_hybrid.schema.postgres.sql import sql
 
@@ -56,8 +56,10 @@ class Channels:
     def register(self, channel: Channel) -> Channel:
         """Store a channel, or bring a stored one up to date, and return it as it is now.
 
-        Fields that are None keep what is stored.
+        Fields that are None keep what is stored. Raises `InvalidInput` for what is no Channel.
         """
+        if not isinstance(channel, Channel):
+            raise InvalidInput("channel", f"expected a Channel, got {type(channel).__name__}")
         row = self._run(
             _REGISTER,
             channel_id=channel.channel_id,

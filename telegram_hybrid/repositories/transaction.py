@@ -194,7 +194,7 @@ def checked_ids(channel_id: int, message_ids: Iterable[int]) -> list[int]:
     return list(
         dict.fromkeys(
             checks.message_id(f"message_ids[{index}]", value)
-            for index, value in enumerate(message_ids)
+            for index, value in enumerate(checks.iterable("message_ids", message_ids))
         )
     )
 

@@ -81,6 +81,33 @@ def test_bad_arguments_are_refused_before_anything_is_opened() -> None:
             call()
 
 
+def test_an_argument_of_another_kind_is_named() -> None:
+    # Each was a TypeError, an AttributeError, or accepted and never worked.
+    from telegram_hybrid import Settings, connect
+
+    nowhere = connect(
+        Settings(database_url="postgresql://127.0.0.1:1/none", broker_url="amqp://127.0.0.1:1")
+    )
+
+    def consume(**options: object) -> object:
+        return nowhere.consume(lambda event, tx: None, queue="q", **options)
+
+    for field, call in {
+        "messages": lambda: nowhere.messages.save_many(5),
+        "message_ids": lambda: nowhere.messages.seen(CHANNEL_ID, None),
+        "channel": lambda: nowhere.channels.register(5),
+        "batch": lambda: nowhere.relay(batch=0),
+        "max_attempts": lambda: nowhere.relay(max_attempts=0),
+        "prefetch": lambda: consume(prefetch=-1),
+    }.items():
+        with pytest.raises(InvalidInput) as refused:
+            call()
+        assert refused.value.field == field
+    for options in ({"prefetch": 0}, {"prefetch": 65_536}, {"batch": 0}, {"max_attempts": 0}):
+        with pytest.raises(InvalidInput):
+            consume(**options)
+
+
 def test_a_write_that_would_wait_for_its_own_thread_is_refused(hybrid: Hybrid) -> None:
     # Broken on purpose: without the look at the writers beside, this hangs for ever.
     with hybrid.transaction() as tx:

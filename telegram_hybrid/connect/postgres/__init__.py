@@ -209,7 +209,7 @@ def _place(engine: Engine) -> str:
         return place
     trouble = router.routes.trouble
     pooler = f"PgBouncer at {address(router.ways[Route.POOLER].url)}"
-    return f"{place} ({pooler}{f' failed: {trouble}' if trouble else ''})"
+    return f"{place} ({pooler}{f': {trouble}' if trouble else ''})"
 
 
 def address(url: sqlalchemy.URL) -> str:

@@ -85,7 +85,8 @@ class DatabaseUnavailable(DatabaseError):
 class CommitUnknown(DatabaseError):
     """The connection broke while a commit was under way: it may or may not have happened.
 
-    Saving again is safe, because a message is stored once.
+    Saving again is safe, because a message is stored once. Statements of your own in the same
+    transaction would run a second time: look first, or make them safe to repeat.
     """
 
     retryable = True

@@ -120,9 +120,20 @@ def test_a_forked_child_goes_on_although_the_parent_was_asking(ha: RedisHA) -> N
             client.close()
 
         for target in (use, client.close):
-            with directory._turn, directory._changed:
-                child = context.Process(target=target)
-                child.start()
+            locked, forked = threading.Event(), threading.Event()
+
+            def ask(locked: threading.Event, forked: threading.Event) -> None:
+                with directory._turn, directory._changed:
+                    locked.set()
+                    forked.wait(10)
+
+            asking = threading.Thread(target=ask, args=(locked, forked))
+            asking.start()
+            assert locked.wait(10)
+            child = context.Process(target=target)
+            child.start()
+            forked.set()
+            asking.join()
             child.join(10)
             alive = child.is_alive()
             child.kill()

@@ -3,9 +3,11 @@ that a half-performed pipeline holds, may go there again. Real servers, killed a
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -143,6 +145,29 @@ def test_a_pipeline_of_which_a_part_was_performed_is_not_sent_again(
             messages.append(message["data"])
         assert messages == [b"1"]
         assert client.get("a") == (b"2" if transaction else None)
+
+
+def test_a_pipeline_that_met_a_server_still_loading_is_not_sent_again(alone: Node) -> None:
+    # It performs PUBLISH and refuses SET. Seen to fail while LOADING always meant that nothing was
+    # performed: a message for each attempt, and no error.
+    for number in range(200):
+        alone.ask("SET", f"key:{number}", secrets.token_bytes(2000))
+    alone.ask("SAVE")
+    alone.kill()
+    slowly = ["key-load-delay 10000", "loading-process-events-interval-bytes 1024"]
+    alone._config.write_text("\n".join([alone._config.read_text(), *slowly, ""]))
+    with (
+        open_redis(f"redis://{alone.address}", deadline=5.0) as client,
+        client.pipeline(transaction=False) as pipeline,
+        ThreadPoolExecutor() as pool,
+    ):
+        pipeline.publish("news", "1").set("a", "2")
+        failed = pool.submit(pipeline.execute)
+        written = pool.submit(client.incr, "counter")  # one command alone is certain
+        alone.start()
+        with pytest.raises(NoReply, match="not safe to repeat"):
+            failed.result()
+        assert written.result() == 1
 
 
 def test_a_slow_answer_does_not_stretch_the_deadline(ha: RedisHA) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 from servers.rabbitmq import RabbitMQ
+from servers.stack import NativeStack
 from servers.versions import report
 from skip_policy import pytest_sessionfinish, pytest_terminal_summary
 
@@ -20,36 +21,31 @@ def pytest_report_header() -> list[str]:
     return report()
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep all users of the shared RabbitMQ on one xdist worker (with `--dist loadgroup`).
-
-    A start costs several CPU seconds and 150 MB, so one server serves them all.
-    """
-    for item in items:
-        if "rabbitmq" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("rabbitmq"))
-
-
 @pytest.fixture(scope="session")
-def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
-    """A running RabbitMQ, shared: name your own exchanges and queues, and never stop it.
+def stack() -> Iterator[NativeStack]:
+    """The deployment, one for each xdist worker: `stack.start(...)` what the test needs.
 
-    Tests that kill a server use `own_rabbitmq`.
+    A test may kill and pause its servers, because the next one starts what it needs; name your
+    own schema, key prefix, exchange and queues (which begin with "telegram.").
     """
-    _require_rabbitmq()
-    with RabbitMQ(tmp_path_factory.mktemp("rabbitmq")) as server:
-        yield server
+    if missing := NativeStack.missing():
+        pytest.skip(missing)
+    with NativeStack() as servers:
+        yield servers
 
 
 @pytest.fixture
-def own_rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
-    """A running RabbitMQ for one test alone, to kill, stop and start again."""
-    _require_rabbitmq()
-    with RabbitMQ(tmp_path_factory.mktemp("rabbitmq")) as server:
-        yield server
-
-
-def _require_rabbitmq() -> None:
-    if missing := RabbitMQ.available():
+def own_stack() -> Iterator[NativeStack]:
+    """A deployment for one test alone, not started: to change its files, or to begin anew."""
+    if missing := NativeStack.missing():
         pytest.skip(missing)
+    with NativeStack() as servers:
+        yield servers
+
+
+@pytest.fixture
+def rabbitmq(stack: NativeStack) -> RabbitMQ:
+    """The deployment's RabbitMQ, running."""
+    stack.rabbitmq.resume()
+    stack.start(stack.rabbitmq)
+    return stack.rabbitmq

@@ -111,9 +111,13 @@ class Stand:
 
 @contextmanager
 def stand(settings: Settings, broker_url: str | None = None) -> Iterator[Stand]:
-    """A stand with migrated tables, which are dropped at the end."""
+    """A stand with migrated tables, which are dropped at the end.
+
+    On the deployment's RabbitMQ the names begin as those that its application may touch.
+    """
     if broker_url is not None:
-        settings = attrs.evolve(settings, broker_url=broker_url)
+        exchange = f"telegram.{settings.exchange}"
+        settings = attrs.evolve(settings, broker_url=broker_url, exchange=exchange)
     engine = open_engine(settings)
     try:
         with engine.begin() as connection:

@@ -1,48 +1,41 @@
-"""A pooler in front of a PostgreSQL, both to be killed."""
+"""Redis with sentinels to be killed, and a pooler in front of a PostgreSQL, both to be killed."""
 
 from collections.abc import Iterator
-from contextlib import closing
 
 import attrs
 import pytest
-from servers.pgbouncer import PgBouncer
-from servers.postgres import Postgres
+from servers.redis_ha import MASTER_NAME, RedisHA
+from servers.stack import NativeStack
 
 from telegram_hybrid.settings import Settings
 
 
-@attrs.frozen
-class Pooled:
-    """The two servers, and settings that know both."""
+@pytest.fixture
+def ha(own_stack: NativeStack) -> RedisHA:
+    """Redis and Sentinel as deployed, but a master is taken for dead after one second of silence.
 
-    postgres: Postgres
-    pgbouncer: PgBouncer
-    settings: Settings
-
-
-@pytest.fixture(scope="session")
-def tcp_postgres() -> Iterator[Postgres]:
-    """A PostgreSQL on a TCP port; whoever stops it starts it again."""
-    server = Postgres()
-    try:
-        yield server
-    finally:
-        server.delete()
+    Every test gets them anew, the first master being the master.
+    """
+    for each in own_stack.redis.sentinels:
+        line = f"sentinel down-after-milliseconds {MASTER_NAME}"
+        own_stack.replace(f"{each.name}/sentinel.conf", f"{line} 2000", f"{line} 1000")
+    own_stack.redis.start()
+    return own_stack.redis
 
 
 @pytest.fixture
-def pooled(tcp_postgres: Postgres) -> Iterator[Pooled]:
-    """A running pooler of 20 server connections in front of a running, empty PostgreSQL."""
-    if missing := PgBouncer.available():
-        pytest.skip(missing)
-    tcp_postgres.start()
-    pgbouncer = PgBouncer(tcp_postgres)
-    try:
-        pgbouncer.start()
-        settings = Settings(database_url=tcp_postgres.url, pooler_url=pgbouncer.url, pool_size=8)
-        yield Pooled(tcp_postgres, pgbouncer, settings)
-    finally:
-        pgbouncer.delete()
-        tcp_postgres.start()
-        with closing(tcp_postgres.superuser()) as connection:
-            connection.execute(f"DROP SCHEMA IF EXISTS {settings.database_schema} CASCADE")
+def pooled(stack: NativeStack) -> NativeStack:
+    """The deployment with PostgreSQL and PgBouncer running."""
+    stack.pgbouncer.resume()
+    stack.start(stack.postgres, stack.pgbouncer)
+    return stack
+
+
+@pytest.fixture
+def settings(pooled: NativeStack) -> Iterator[Settings]:
+    """The deployment's settings of its database alone; its tables are gone after the test."""
+    settings = attrs.evolve(pooled.settings, redis_url=None, broker_url=None, pool_size=8)
+    yield settings
+    pooled.start(pooled.postgres)
+    with pooled.connect() as connection:
+        connection.execute(f"DROP SCHEMA IF EXISTS {settings.database_schema} CASCADE")

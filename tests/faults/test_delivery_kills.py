@@ -14,6 +14,7 @@ from typing import Any
 
 import attrs
 import pytest
+from servers.rabbitmq import RabbitMQ
 from stand import Stand, stand, until
 
 from telegram_hybrid.embedded import Servers
@@ -133,8 +134,11 @@ def test_on_rabbitmq_a_relay_and_a_consumer_that_are_killed_lose_nothing(at: Sta
     check(at, expected)
 
 
-def test_killing_rabbitmq_loses_nothing(at: Stand, own_rabbitmq):
-    at = attrs.evolve(at, settings=attrs.evolve(at.settings, broker_url=own_rabbitmq.url))
+def test_killing_rabbitmq_loses_nothing(at: Stand, rabbitmq: RabbitMQ):
+    settings = attrs.evolve(
+        at.settings, broker_url=rabbitmq.url, exchange="telegram.faults.messages"
+    )
+    at = attrs.evolve(at, settings=settings)
     prepare(at)
     # A quorum queue that is killed within about 3 s of its declaration comes back empty.
     time.sleep(4.0)
@@ -142,7 +146,7 @@ def test_killing_rabbitmq_loses_nothing(at: Stand, own_rabbitmq):
     expected = at.outbox()
     program = killed(at, kills=0, events=len(expected))
     until(lambda: at.value("SELECT count(*) FROM {s}.effects") > 300, 60.0)
-    own_rabbitmq.kill()
-    own_rabbitmq.start()
+    rabbitmq.kill()
+    rabbitmq.start()
     assert program.wait(300) == 0
     check(at, expected)

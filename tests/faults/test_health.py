@@ -6,21 +6,20 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import attrs
 import pytest
+from servers.daemon import Daemon, descendants
 from servers.ports import free_ports
-from servers.stack import Daemon, NativeStack, _as_user, _postgres, _run, _running, read_env
+from servers.postgres import Postgres
+from servers.stack import NativeStack, read_env
 from stand import until
 
 from telegram_hybrid import Settings, connect
@@ -43,11 +42,11 @@ class Services:
     """The running daemons, to be killed and made mute; `restore` brings all of them back."""
 
     stack: NativeStack
-    daemons: dict[str, Any]
+    daemons: dict[str, Daemon]
 
     @property
     def settings(self) -> Settings:
-        return Settings.from_env(self.stack.env)
+        return self.stack.settings
 
     def kill(self, *names: str) -> None:
         for name in names:
@@ -60,21 +59,15 @@ class Services:
     def restore(self) -> None:
         for name in self.daemons:
             self._signal(name, signal.SIGCONT)
-        for name, daemon in self.daemons.items():
-            process = getattr(daemon, "_process", None)
-            if name == "rabbitmq" or process.poll() is not None:
-                daemon.start()
+        self.stack.start()
         until(self.is_well, seconds=60)
 
     def _signal(self, name: str, number: signal.Signals) -> None:
         """To a daemon and its children: PostgreSQL's go on without the one that made them."""
         pid = self.daemons[name].pid
-        with contextlib.suppress(ProcessLookupError, FileNotFoundError):
-            if pid is not None:
-                os.kill(pid, number)
-                children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-                for child in map(int, children.split()):
-                    os.kill(child, number)
+        for each in {pid, *descendants(pid)} if pid is not None else ():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(each, number)
 
     def is_well(self) -> bool:
         return check(self.settings).state is State.OK
@@ -103,28 +96,23 @@ class Services:
 def running() -> Iterator[Services]:
     if missing := NativeStack.missing():
         pytest.skip(missing)
-    folder = Path(tempfile.mkdtemp(prefix="stack-", dir="/var/tmp"))
-    try:
-        stack = NativeStack(folder)
-        with (folder / "postgres/pg_hba.conf").open("a") as file:
-            file.write("local replication all peer\n")
-        with contextlib.ExitStack() as started:
-            start = started.enter_context
-            daemons = {
-                "postgres": start(stack.postgres()),
-                "pgbouncer": start(stack.pgbouncer()),
-                "redis": start(stack.redis("master")),
-                "replica": start(stack.redis("replica")),
-                **{f"sentinel-{n}": start(stack.sentinel(n)) for n in (1, 2, 3)},
-                "rabbitmq": start(stack.rabbitmq()),
-            }
-            services = Services(stack, daemons)
-            with connect(services.settings) as hybrid:
-                hybrid.migrate()
-            until(services.is_well, seconds=60)
-            yield services
-    finally:
-        shutil.rmtree(folder)
+    with NativeStack() as stack:
+        stack.add("postgres/pg_hba.conf", "local replication all peer")
+        stack.start()
+        master, replica = stack.redis.nodes
+        daemons = {
+            "postgres": stack.postgres,
+            "pgbouncer": stack.pgbouncer,
+            "redis": master,
+            "replica": replica,
+            **{each.name: each for each in stack.redis.sentinels},
+            "rabbitmq": stack.rabbitmq,
+        }
+        services = Services(stack, daemons)
+        with connect(services.settings) as hybrid:
+            hybrid.migrate()
+        until(services.is_well, seconds=60)
+        yield services
 
 
 @pytest.fixture
@@ -397,14 +385,14 @@ def test_a_standby_and_its_lag_are_seen_from_both_ends(services: Services) -> No
         assert node.reachable
         assert "pg_read_all_stats" in node.why
         assert node.lag_bytes is None
-        stack.psql("-c", "GRANT pg_read_all_stats TO telegram")
+        stack.postgres.psql("-c", "GRANT pg_read_all_stats TO telegram")
         try:
             until(lambda: until_followed(services).nodes[0].lag_bytes == 0)
             (node,) = until_followed(services).nodes
             assert (node.address, node.why) == ("walreceiver", "")
             assert node.lag_seconds is not None
         finally:
-            stack.psql("-c", "REVOKE pg_read_all_stats FROM telegram")
+            stack.postgres.psql("-c", "REVOKE pg_read_all_stats FROM telegram")
         own = str(stack.ports["postgres"])
         there = services.settings.database_url.replace(f":{own}/", f":{port}/")
         found = check(Settings.from_url(there))["postgresql"]
@@ -421,26 +409,18 @@ def until_followed(services: Services) -> Any:
 @contextlib.contextmanager
 def standby(stack: NativeStack) -> Iterator[int]:
     """A streaming replica of the deployment's PostgreSQL; its port."""
-    binaries, (port,) = _postgres(), free_ports(1)
-    assert binaries is not None
+    (port,) = free_ports(1)
     data = stack.folder / "data/standby"
-    backup = [str(binaries / "pg_basebackup"), "-D", str(data), "-h", f"{stack.folder}/run"]
-    backup += ["-p", str(stack.ports["postgres"]), "-R", "-X", "stream", "-c", "fast", "-N"]
-    _run([*_as_user(stack.user), *backup])
-    changed = {
-        "config_file": f"{stack.folder}/postgres/postgresql.conf",
-        "data_directory": str(data),
-        "port": str(port),
-    }
-    options = [word for item in changed.items() for word in ("-c", "=".join(item))]
-    daemon = Daemon(
-        [str(binaries / "postgres"), *options],
-        stack.folder,
-        lambda: stack.connect(port=port).close(),
-        stack.user,
+    stack.postgres.run(
+        *("pg_basebackup", "-D", str(data), "-h", f"{stack.folder}/run", "-R", "-X", "stream"),
+        *("-p", str(stack.postgres.port), "-c", "fast", "-N"),
     )
-    with _running(daemon):
+    daemon = Postgres(stack.folder, port, stack.postgres.user, name="standby")
+    daemon.start()
+    try:
         yield port
+    finally:
+        daemon.stop()
 
 
 # P12

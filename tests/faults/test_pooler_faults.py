@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import attrs
 import pytest
 from servers.rabbitmq import RabbitMQ
+from servers.stack import NativeStack
 from sqlalchemy import text
 from stand import until
 
@@ -25,6 +26,7 @@ from telegram_hybrid.testing import make_message
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
 
 THREADS = 8
+PGBOUNCER_INI = "pgbouncer/pgbouncer.ini"
 
 
 @attrs.define
@@ -123,22 +125,21 @@ def until_serves(hybrid: Hybrid, route: Route, seconds: float) -> float:
     return time.monotonic() - began
 
 
-def backends(pooled, name: str = "telegram_hybrid") -> int:
-    """How many connections PostgreSQL has from clients that it sees at their own address."""
-    with pooled.postgres.superuser() as connection:
-        row = connection.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s", [name]
-        ).fetchone()
-    return row[0]
+def backends(stack: NativeStack) -> int:
+    """How many connections of the application PostgreSQL has; PgBouncer's own look-ups are not."""
+    count = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'telegram'"
+    return int(stack.postgres.psql("-c", count))
 
 
-def test_a_killed_pooler_costs_the_statements_in_flight_and_serves_again_within_5_seconds(pooled):
+def test_a_killed_pooler_costs_the_statements_in_flight_and_serves_again_within_5_seconds(
+    pooled: NativeStack, settings: Settings
+) -> None:
     """Eight threads save and read; the pooler gets SIGKILL three times.
 
     Broken on purpose: without the second way in Routes.order every call fails from the first
     kill to the restart; without _search in Router the pooler never serves again.
     """
-    with loaded(pooled.settings) as load:
+    with loaded(settings) as load:
         for _ in range(3):
             assert serving(load.hybrid) is Route.POOLER
             before = len(load.errors)
@@ -166,13 +167,15 @@ def test_a_killed_pooler_costs_the_statements_in_flight_and_serves_again_within_
     assert load.lost == 0
 
 
-def test_a_mute_pooler_is_left_and_what_waited_for_it_fails_with_a_typed_error(pooled):
+def test_a_mute_pooler_is_left_and_what_waited_for_it_fails_with_a_typed_error(
+    pooled: NativeStack, settings: Settings
+) -> None:
     """SIGSTOP: its sockets stay open, and nothing answers.
 
     Broken on purpose: without claim_doubt in Router._watch every thread hangs for the 60 seconds
     of the statement timeout.
     """
-    with loaded(pooled.settings) as load:
+    with loaded(settings) as load:
         paused_at = time.monotonic()
         pooled.pgbouncer.pause()
         down = until_serves(load.hybrid, Route.DIRECT, 10.0)
@@ -196,9 +199,9 @@ def test_a_mute_pooler_is_left_and_what_waited_for_it_fails_with_a_typed_error(p
 
 
 def test_postgresql_restarted_behind_the_pooler_is_met_again_without_a_restart_of_the_client(
-    pooled,
-):
-    with loaded(pooled.settings) as load:
+    pooled: NativeStack, settings: Settings
+) -> None:
+    with loaded(settings) as load:
         pooled.postgres.kill()
         time.sleep(1.0)
         pooled.postgres.start()
@@ -219,9 +222,11 @@ def test_postgresql_restarted_behind_the_pooler_is_met_again_without_a_restart_o
     assert load.lost == 0
 
 
-def test_a_short_restart_of_postgresql_is_waited_for_before_the_first_statement(pooled):
+def test_a_short_restart_of_postgresql_is_waited_for_before_the_first_statement(
+    pooled: NativeStack, settings: Settings
+) -> None:
     # Broken on purpose: with no time to repeat in Router._connect it raises DatabaseUnavailable.
-    settings = attrs.evolve(pooled.settings, pooler_url=None)
+    settings = attrs.evolve(settings, pooler_url=None)
     with connect(settings) as hybrid:
         hybrid.migrate()
         hybrid.messages.save(make_message())
@@ -236,14 +241,18 @@ def test_a_short_restart_of_postgresql_is_waited_for_before_the_first_statement(
     print(f"\nwaited {took:.2f} s for a server that was away for 1 s")
 
 
-def test_200_connections_through_a_pool_of_20_get_only_right_answers(pooled):
+def test_200_connections_through_a_pool_of_20_get_only_right_answers(
+    own_stack: NativeStack,
+) -> None:
     """10,000 transactions, each of which would notice an answer that was meant for another.
 
     Broken on purpose: with psycopg's own prepare_threshold (5) it ends with
     "prepared statement already exists".
     """
     # 200 logins at once take a busy machine longer than the usual 5 seconds.
-    settings = attrs.evolve(pooled.settings, pool_size=100, connect_timeout=30.0)
+    own_stack.replace(PGBOUNCER_INI, "reserve_pool_size = 5", "reserve_pool_size = 0")
+    own_stack.start(own_stack.postgres, own_stack.pgbouncer)
+    settings = attrs.evolve(own_stack.settings, redis_url=None, pool_size=100, connect_timeout=30.0)
     number, rounds = 200, 50
     with connect(settings) as hybrid:
         hybrid.migrate()
@@ -289,7 +298,7 @@ def test_200_connections_through_a_pool_of_20_get_only_right_answers(pooled):
             held = max(held, hybrid.engine.pool.checkedout())
             time.sleep(0.01)
         took = time.monotonic() - began
-        servers = backends(pooled)
+        servers = backends(own_stack)
         assert serving(hybrid) is Route.POOLER, postgres.route(hybrid.engine)
     print(
         f"\n{number * rounds:,} transactions over {held} connections and {servers} servers: "
@@ -302,10 +311,11 @@ def test_200_connections_through_a_pool_of_20_get_only_right_answers(pooled):
 
 
 def test_rabbitmq_killed_is_met_again_by_the_same_relay_and_consumer(
-    telegram_settings: Settings, own_rabbitmq: RabbitMQ
+    telegram_settings: Settings, rabbitmq: RabbitMQ
 ):
     """Nobody restarts anything; what was committed meanwhile arrives, each event once."""
-    settings = attrs.evolve(telegram_settings, broker_url=own_rabbitmq.url)
+    exchange = f"telegram.{telegram_settings.exchange}"
+    settings = attrs.evolve(telegram_settings, broker_url=rabbitmq.url, exchange=exchange)
     with connect(settings) as hybrid:
         hybrid.migrate()
         arrived: Counter[int] = Counter()
@@ -321,11 +331,11 @@ def test_rabbitmq_killed_is_met_again_by_the_same_relay_and_consumer(
             hybrid.messages.save_many(make_message(message_id=n) for n in range(200))
             until(lambda: len(arrived) == 200, 30.0)
             time.sleep(4.0)  # a quorum queue killed within 3 s of its declaration comes back empty
-            own_rabbitmq.kill()
+            rabbitmq.kill()
             hybrid.messages.save_many(make_message(message_id=n) for n in range(200, 400))
             time.sleep(1.0)
             assert len(arrived) == 200
-            own_rabbitmq.start()
+            rabbitmq.start()
             started = time.monotonic()
             until(lambda: len(arrived) == 400, 30.0)
             took = time.monotonic() - started

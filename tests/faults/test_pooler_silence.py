@@ -7,6 +7,7 @@ import time
 
 import attrs
 import pytest
+from servers.stack import NativeStack
 from sqlalchemy import text
 from stand import until
 
@@ -14,13 +15,16 @@ from telegram_hybrid import connect
 from telegram_hybrid.connect import postgres
 from telegram_hybrid.connect.postgres.routes import Route
 from telegram_hybrid.errors import DatabaseUnavailable
+from telegram_hybrid.settings import Settings
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
 
 
-def test_a_pooler_that_returns_serves_within_5_seconds_without_a_single_call(pooled):
+def test_a_pooler_that_returns_serves_within_5_seconds_without_a_single_call(
+    pooled: NativeStack, settings: Settings
+) -> None:
     """Seen to fail while the next checkout was what looked for it: it stayed past the pooler."""
-    with connect(pooled.settings) as hybrid:
+    with connect(settings) as hybrid:
         hybrid.migrate()
         assert hybrid.messages.latest(-1, limit=1) == []
         pooled.pgbouncer.kill()
@@ -32,9 +36,11 @@ def test_a_pooler_that_returns_serves_within_5_seconds_without_a_single_call(poo
         print(f"\nback after {time.monotonic() - began:.2f} s without traffic")
 
 
-def test_nobody_looks_for_the_pooler_of_a_closed_or_forgotten_engine(pooled):
+def test_nobody_looks_for_the_pooler_of_a_closed_or_forgotten_engine(
+    pooled: NativeStack, settings: Settings
+) -> None:
     # Seen to fail without _rest: the thread of a disposed engine went on.
-    settings = attrs.evolve(pooled.settings, pooler_url="postgresql://127.0.0.1:1/x")
+    settings = attrs.evolve(settings, pooler_url="postgresql://127.0.0.1:1/x")
     with connect(settings) as hybrid:
         hybrid.migrate()
         engine = postgres.open_engine(settings, pooled=False)
@@ -51,12 +57,14 @@ def searches() -> int:
     return sum(each.name == "telegram_hybrid.pooler" for each in threading.enumerate())
 
 
-def test_a_statement_in_a_mute_pooler_is_given_up_within_5_seconds(pooled):
+def test_a_statement_in_a_mute_pooler_is_given_up_within_5_seconds(
+    pooled: NativeStack, settings: Settings
+) -> None:
     """One second of doubt, three for a login that nobody answers.
 
     Seen to fail with three seconds of doubt.
     """
-    engine = postgres.open_engine(pooled.settings)
+    engine = postgres.open_engine(settings)
     with pytest.raises(DatabaseUnavailable), postgres.transaction(engine) as connection:
         connection.execute(text("SELECT 1"))
         pooled.pgbouncer.pause()
@@ -69,9 +77,11 @@ def test_a_statement_in_a_mute_pooler_is_given_up_within_5_seconds(pooled):
     assert took < 5.0
 
 
-def test_a_slow_statement_through_a_living_pooler_is_waited_for(pooled):
+def test_a_slow_statement_through_a_living_pooler_is_waited_for(
+    pooled: NativeStack, settings: Settings
+) -> None:
     # Seen to fail with every doubt taken for silence.
-    engine = postgres.open_engine(pooled.settings)
+    engine = postgres.open_engine(settings)
     with postgres.transaction(engine) as connection:
         connection.execute(text("SELECT pg_sleep(6)"))
     assert postgres.route(engine) == (Route.POOLER, None)

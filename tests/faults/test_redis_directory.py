@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,14 +16,6 @@ from servers.redis_ha import RedisHA
 from telegram_hybrid.connect.redis import directory_of, open_redis
 
 pytestmark = pytest.mark.faults
-
-
-@pytest.fixture
-def ha(tmp_path: Path) -> Iterator[RedisHA]:
-    if missing := RedisHA.available():
-        pytest.skip(missing)
-    with RedisHA(tmp_path / "ha") as servers:
-        yield servers
 
 
 def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
@@ -54,13 +46,13 @@ def test_sentinels_that_flap_leave_no_thread_and_no_socket_behind(ha: RedisHA) -
     until(lambda: directory.view().via == "sentinel")
     before = held()
     for turn in range(20):
-        flapping.stop() if turn % 2 else flapping.kill()
+        flapping.pause() if turn % 2 else flapping.kill()
         until(lambda: directory.view().via == "direct")
-        flapping.cont() if turn % 2 else flapping.start()
+        flapping.resume() if turn % 2 else flapping.start()
         until(lambda: directory.view().via == "sentinel")
     until(lambda: held()[0] <= before[0] + 1 and held()[1] <= before[1] + 4)
     assert directory.view().epoch == 1
-    flapping.stop()  # closing does not wait for a question that is under way
+    flapping.pause()  # closing does not wait for a question that is under way
     time.sleep(0.1)
     client.close()
     files, _ = held()

@@ -6,26 +6,17 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import redis
-from servers.ports import free_ports
 from servers.redis_ha import Node, RedisHA
+from servers.stack import NativeStack
 
 from telegram_hybrid.connect.redis import NoReply, open_redis
 
 pytestmark = pytest.mark.faults
-
-
-@pytest.fixture
-def ha(tmp_path: Path) -> Iterator[RedisHA]:
-    if missing := RedisHA.available():
-        pytest.skip(missing)
-    with RedisHA(tmp_path / "ha") as servers:
-        yield servers
 
 
 def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
@@ -51,7 +42,7 @@ def test_a_pipeline_that_lost_its_connection_does_not_go_back_to_the_old_master(
     old = ha.master()
     with open_redis(ha.url()) as client, client.pipeline() as pipeline:
         client.set("a", "1")
-        old.stop()
+        old.pause()
         with pytest.raises(redis.RedisError):
             pipeline.watch("a")
         new = fail_over(ha, old)
@@ -77,21 +68,20 @@ def test_a_client_that_slept_through_a_failover_leaves_the_old_master_at_once(
         directory._watcher.join()
         sockets = [each._sock for each in client.connection_pool._available_connections]
         assert all(sockets)
-        old.stop()
+        old.pause()
         new = next(each for each in ha.nodes if each is not old)
         until(lambda: all(ha.named_by(each) == new.port for each in ha.sentinels))
-        old.cont()
+        old.resume()
         client.set("a", "2")
         assert new.ask("GET", "a") == b"2"
 
 
 @pytest.fixture
-def alone(tmp_path: Path) -> Iterator[Node]:
-    (port,) = free_ports(1)
-    node = Node(tmp_path / "alone", port, [], sentinel=False)
+def alone(own_stack: NativeStack) -> Node:
+    """A master of its own, without anybody beside it."""
+    node = own_stack.redis.nodes[0]
     node.start()
-    yield node
-    node.kill()
+    return node
 
 
 def demote(node: Node) -> None:
@@ -106,7 +96,7 @@ def promote(node: Node) -> None:
 def test_a_script_in_a_pipeline_is_known_to_the_next_master_too(alone: Node) -> None:
     # Seen to fail while only the commands, not the scripts, were restored: NOSCRIPT.
     with (
-        open_redis(f"redis://{alone.address}", deadline=5.0) as client,
+        open_redis(f"redis://:{alone.password}@{alone.address}", deadline=5.0) as client,
         client.pipeline() as pipeline,
     ):
         double = client.register_script("return redis.call('SET', KEYS[1], ARGV[1] * 2)")
@@ -125,8 +115,8 @@ def test_a_pipeline_of_which_a_part_was_performed_is_not_sent_again(
     # transaction. Seen to fail while one refusal was enough to send everything again: hundreds
     # of messages.
     with (
-        open_redis(f"redis://{alone.address}", deadline=5.0) as client,
-        redis.Redis(port=alone.port) as listener,
+        open_redis(f"redis://:{alone.password}@{alone.address}", deadline=5.0) as client,
+        alone.client() as listener,
         listener.pubsub(ignore_subscribe_messages=True) as heard,
     ):
         heard.subscribe("news")
@@ -155,9 +145,9 @@ def test_a_pipeline_that_met_a_server_still_loading_is_not_sent_again(alone: Nod
     alone.ask("SAVE")
     alone.kill()
     slowly = ["key-load-delay 10000", "loading-process-events-interval-bytes 1024"]
-    alone._config.write_text("\n".join([alone._config.read_text(), *slowly, ""]))
+    alone.config.write_text("\n".join([alone.config.read_text(), *slowly, ""]))
     with (
-        open_redis(f"redis://{alone.address}", deadline=5.0) as client,
+        open_redis(f"redis://:{alone.password}@{alone.address}", deadline=5.0) as client,
         client.pipeline(transaction=False) as pipeline,
         ThreadPoolExecutor() as pool,
     ):
@@ -175,7 +165,7 @@ def test_a_slow_answer_does_not_stretch_the_deadline(ha: RedisHA) -> None:
     with open_redis(ha.url("socket_timeout=5"), deadline=3.0) as client:
         client.set("a", "1")
         for each in [*ha.nodes, *ha.sentinels]:
-            each.stop()
+            each.pause()
         began = time.monotonic()
         with pytest.raises((NoReply, redis.ConnectionError)):
             client.get("a")

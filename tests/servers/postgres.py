@@ -1,92 +1,67 @@
-"""PostgreSQL on a TCP port, with passwords: what a pooler stands in front of. From the wheel."""
+"""PostgreSQL on the deployment's files, in a cluster that its first start makes."""
 
+import re
 import signal
-import tempfile
-from collections.abc import Sequence
+import subprocess
 from pathlib import Path
 
-import psycopg
+from servers.daemon import Daemon, as_user
 
-from servers.daemon import Daemon, own, unprivileged
-from servers.ports import free_ports
-from telegram_hybrid.embedded import binaries
-from telegram_hybrid.embedded.accounts import Account
 
-USER, PASSWORD, DATABASE = "writer", "hunter2", "telegram"
-_INITDB = ("-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8", "--no-instructions", "--no-sync")
-_SETTINGS = {
-    "listen_addresses": "127.0.0.1",
-    "max_connections": "100",
-    "fsync": "off",
-    "full_page_writes": "off",
-    "jit": "off",
-    "timezone": "UTC",
-}
-# The superuser comes in by the socket only; everybody else needs the password.
-_HBA = "local all postgres trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
+def binaries() -> Path | None:
+    """The folder of the system's newest PostgreSQL."""
+    found = [p for p in Path("/usr/lib/postgresql").glob("*/bin") if (p / "postgres").exists()]
+    return max(found, key=lambda path: int(re.sub(r"\D", "", path.parent.name)), default=None)
 
 
 class Postgres(Daemon):
-    """One cluster with a database `telegram`, owned by the user `writer`, whose password is known.
+    """The cluster in data/`name`; its first start makes it and runs init.sql.
 
-    Its data is kept from one start to the next. `stop` is a fast shutdown.
+    `stop` is a fast shutdown. A standby's data is there before.
     """
 
-    name = "postgres"
     stop_signal = signal.SIGINT
 
-    def __init__(self) -> None:
-        # Not pytest's folder, which an unprivileged user cannot enter.
-        self._directory = tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True)
-        super().__init__(own(Path(self._directory.name)))
-        (self.port,) = free_ports(1)
-        account = unprivileged()
-        self._binaries = binaries.find(
-            Account(account.pw_uid, account.pw_gid) if account is not None else None
+    def __init__(
+        self, folder: Path, port: int, user: str | None, *, name: str = "postgres"
+    ) -> None:
+        self.port, self._data, self._new = port, folder / "data" / name, False
+        config = f"config_file={folder}/postgres/postgresql.conf"
+        own = [] if name == "postgres" else [f"data_directory={self._data}", f"port={port}"]
+        options = [word for each in (config, *own) for word in ("-c", each)]
+        command = [str((binaries() or Path()) / "postgres"), *options]
+        super().__init__(name, command, folder, self._serves, user=user)
+
+    def spawn(self) -> None:
+        if not (self._data / "PG_VERSION").exists():
+            # The deployment's own pg_hba.conf says who may come in, whatever initdb writes.
+            options = ("-A", "peer", "--no-sync", "--no-instructions")
+            self.run("initdb", "-D", str(self._data), "-E", "UTF8", "--locale=C.UTF-8", *options)
+            self._new = True
+        super().spawn()
+
+    def wait(self) -> None:
+        super().wait()
+        if self._new:
+            self.psql("-f", str(self.folder / "postgres/init.sql"))
+            self._new = False
+
+    def psql(self, *arguments: str, database: str = "postgres") -> str:
+        """Run psql as the superuser, through the socket; raises CalledProcessError."""
+        place = ("-h", f"{self.folder}/run", "-p", str(self.port), "-d", database)
+        return self.run("psql", "-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", *place, *arguments)
+
+    def run(self, program: str, *arguments: str) -> str:
+        """Run a program of PostgreSQL's as the server's user; raises CalledProcessError."""
+        command = [str((binaries() or Path()) / program), *arguments]
+        done = subprocess.run(
+            [*as_user(self.user), *command], capture_output=True, text=True, check=True, cwd="/"
         )
-        self._data = self.folder / "data"
-        self._prepare()
+        return done.stdout.strip()
 
-    @property
-    def url(self) -> str:
-        """Where `writer` connects."""
-        return f"postgresql://{USER}:{PASSWORD}@127.0.0.1:{self.port}/{DATABASE}"
-
-    def command(self) -> Sequence[str]:
-        settings = {**_SETTINGS, "port": str(self.port)}
-        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        program = str(self._binaries.postgres)
-        return [program, "-D", str(self._data), "-k", str(self.folder), *options]
-
-    def ready(self) -> bool:
+    def _serves(self) -> bool:
         try:
-            self.superuser("postgres").close()
-        except psycopg.OperationalError:
+            self.psql("-c", "SELECT 1")
+        except subprocess.CalledProcessError:
             return False
         return True
-
-    def superuser(self, database: str = DATABASE) -> psycopg.Connection:
-        """A connection that no password and no pooler stands before."""
-        return psycopg.connect(
-            host=str(self.folder),
-            port=self.port,
-            user="postgres",
-            dbname=database,
-            autocommit=True,
-            connect_timeout=2,
-        )
-
-    def delete(self) -> None:
-        """Stop, and remove the data."""
-        self.stop()
-        self._directory.cleanup()
-
-    def _prepare(self) -> None:
-        words = [str(self._binaries.initdb), "-D", str(self._data), "-A", "trust", *_INITDB]
-        if self.run(words).wait() != 0:
-            raise RuntimeError(self._report("could not be set up"))
-        (self._data / "pg_hba.conf").write_text(_HBA)
-        self.start()
-        with self.superuser("postgres") as connection:
-            connection.execute(f"CREATE ROLE {USER} LOGIN PASSWORD '{PASSWORD}'")
-            connection.execute(f"CREATE DATABASE {DATABASE} OWNER {USER}")

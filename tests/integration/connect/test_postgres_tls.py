@@ -6,16 +6,14 @@ import threading
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
-from servers.daemon import unprivileged
-from servers.pgbouncer import PgBouncer
-from servers.postgres import Postgres
+from servers.stack import NativeStack
 from sqlalchemy import text
 
 from telegram_hybrid.connect import postgres
 from telegram_hybrid.connect.postgres.routes import Route
-from telegram_hybrid.embedded.binaries import PG_BINDIR
 from telegram_hybrid.errors import CommitUnknown, DatabaseError, DatabaseUnavailable
 from telegram_hybrid.settings import Settings
 
@@ -26,68 +24,49 @@ TLS = Path(__file__).parents[2] / "servers/tls"
 ENCRYPTED = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
 
 
-class TlsPostgres(Postgres):
-    """With one of the certificates of servers/tls; the wheel's PostgreSQL is built without TLS."""
+@pytest.fixture(scope="module")
+def stack() -> Iterator[NativeStack]:
+    """As deployed, with TLS in PostgreSQL; PgBouncer insists on it."""
+    if missing := NativeStack.missing():
+        pytest.skip(missing)
+    with NativeStack() as servers:
+        show(servers, "valid.pem")
+        at = servers.folder
+        own(TLS / "valid.pem", at / "pgbouncer/cert.pem")
+        own(TLS / "key.pem", at / "key.pem")
+        servers.add(
+            "postgres/postgresql.conf",
+            "ssl = on",
+            f"ssl_cert_file = '{at}/cert.pem'",
+            f"ssl_key_file = '{at}/key.pem'",
+        )
+        servers.add(
+            "pgbouncer/pgbouncer.ini",
+            "client_tls_sslmode = require",
+            f"client_tls_cert_file = {at}/pgbouncer/cert.pem",
+            f"client_tls_key_file = {at}/key.pem",
+        )
+        servers.start(servers.postgres, servers.pgbouncer)
+        yield servers
 
-    certificate = "valid.pem"
 
-    def _prepare(self) -> None:
-        self.show(self.certificate)
-        super()._prepare()
+@pytest.fixture
+def url(stack: NativeStack) -> str:
+    """Leads to PostgreSQL itself."""
+    return stack.settings.database_url
 
-    def show(self, certificate: str) -> None:
-        """Take this certificate, from the next start on."""
-        own(TLS / certificate, self.folder / "cert.pem")
-        own(TLS / "key.pem", self.folder / "key.pem")
 
-    def command(self) -> list[str]:
-        files = {"ssl_cert_file": "cert.pem", "ssl_key_file": "key.pem"}
-        options = [f"{name}={self.folder / file}" for name, file in files.items()]
-        more = [word for each in ("ssl=on", *options) for word in ("-c", each)]
-        return [*super().command(), *more]
+def show(stack: NativeStack, certificate: str) -> None:
+    """Take this certificate, from the next start on."""
+    own(TLS / certificate, stack.folder / "cert.pem")
 
 
 def own(source: Path, target: Path) -> None:
     """Copy a file for the servers' user alone."""
     shutil.copyfile(source, target)
     target.chmod(0o600)
-    if account := unprivileged():
-        os.chown(target, account.pw_uid, account.pw_gid)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[TlsPostgres]:
-    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
-    if not installed:
-        pytest.skip("postgresql is not installed (apt-get install postgresql)")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(PG_BINDIR, str(installed[-1].parent))
-        running = TlsPostgres()
-    try:
-        yield running
-    finally:
-        running.delete()
-
-
-@pytest.fixture
-def pgbouncer(server: TlsPostgres) -> Iterator[PgBouncer]:
-    """A pooler that insists on TLS."""
-    if missing := PgBouncer.available():
-        pytest.skip(missing)
-    pooler = PgBouncer(server)
-    own(TLS / "valid.pem", pooler.folder / "cert.pem")
-    own(TLS / "key.pem", pooler.folder / "key.pem")
-    pooler.configure(
-        server_port=server.port,
-        client_tls_sslmode="require",
-        client_tls_cert_file=str(pooler.folder / "cert.pem"),
-        client_tls_key_file=str(pooler.folder / "key.pem"),
-    )
-    try:
-        pooler.start()
-        yield pooler
-    finally:
-        pooler.delete()
+    owner = target.parent.stat()
+    os.chown(target, owner.st_uid, owner.st_gid)
 
 
 def ask(url: str, pooler_url: str | None = None) -> tuple[bool, tuple[Route, str | None]]:
@@ -102,7 +81,7 @@ def refusal(url: str) -> DatabaseError:
     with pytest.raises(DatabaseError) as caught:
         ask(url)
     assert not caught.value.retryable
-    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+    assert str(urlsplit(url).password) not in "".join(traceback.format_exception(caught.value))
     return caught.value
 
 
@@ -117,10 +96,8 @@ def refusal(url: str) -> DatabaseError:
         (f"sslmode=verify-ca&sslrootcert={TLS}/valid.pem&hostaddr=127.0.0.1", True),
     ],
 )
-def test_each_mode_is_passed_on_to_the_driver(
-    server: TlsPostgres, options: str, encrypted: bool
-) -> None:
-    url = server.url.replace("127.0.0.1", "db.example") if "hostaddr" in options else server.url
+def test_each_mode_is_passed_on_to_the_driver(url: str, options: str, encrypted: bool) -> None:
+    url = url.replace("127.0.0.1", "db.example") if "hostaddr" in options else url
     assert ask(f"{url}?{options}") == (encrypted, (Route.DIRECT, None))
 
 
@@ -134,52 +111,54 @@ def test_each_mode_is_passed_on_to_the_driver(
     ids=["another authority", "no authority", "another name"],
 )
 def test_who_proves_nothing_is_refused_by_host_and_setting(
-    server: TlsPostgres, options: str, told: str
+    url: str, options: str, told: str
 ) -> None:
     host = "db.example" if "hostaddr" in options else "127.0.0.1"
-    error = refusal(f"{server.url.replace('127.0.0.1', host)}?{options}")
-    assert f"PostgreSQL at {host}:{server.port}/telegram" in str(error)
+    error = refusal(f"{url.replace('127.0.0.1', host)}?{options}")
+    assert f"PostgreSQL at {host}:{urlsplit(url).port}/telegram" in str(error)
     assert told in str(error)
     assert "sslrootcert in TELEGRAM_DATABASE_URL" in str(error)
 
 
-def test_an_expired_certificate_is_refused_by_host_and_setting(server: TlsPostgres) -> None:
-    server.stop()
-    server.show("expired.pem")
-    server.start()
+def test_an_expired_certificate_is_refused_by_host_and_setting(
+    stack: NativeStack, url: str
+) -> None:
+    stack.postgres.stop()
+    show(stack, "expired.pem")
+    stack.postgres.start()
     try:
-        error = refusal(f"{server.url}?sslmode=verify-full&sslrootcert={TLS}/expired.pem")
+        error = refusal(f"{url}?sslmode=verify-full&sslrootcert={TLS}/expired.pem")
         # The same certificate, unchecked: it was the date, and nothing else.
-        assert ask(f"{server.url}?sslmode=require")[0]
+        assert ask(f"{url}?sslmode=require")[0]
     finally:
-        server.stop()
-        server.show("valid.pem")
-        server.start()
-    assert f"127.0.0.1:{server.port}" in str(error)
+        stack.postgres.stop()
+        show(stack, "valid.pem")
+        stack.postgres.start()
+    assert f"127.0.0.1:{stack.postgres.port}" in str(error)
     assert "sslrootcert" in str(error)
 
 
 def test_the_pooler_too_is_reached_over_tls_and_left_when_it_proves_nothing(
-    server: TlsPostgres, pgbouncer: PgBouncer
+    stack: NativeStack, url: str
 ) -> None:
     for options, route, told in (
         (f"sslmode=verify-full&sslrootcert={TLS}/valid.pem", Route.POOLER, "None"),
         ("sslmode=disable", Route.DIRECT, "SSL required"),
         (f"sslmode=verify-full&sslrootcert={TLS}/expired.pem", Route.DIRECT, "certificate"),
     ):
-        _, (served, trouble) = ask(server.url, f"{pgbouncer.url}?{options}")
+        _, (served, trouble) = ask(url, f"{stack.pooler_url}?{options}")
         assert served is route
         assert told in str(trouble)
 
 
 def test_a_server_process_that_dies_under_tls_is_a_lost_connection_and_no_bad_certificate(
-    server: TlsPostgres,
+    url: str,
 ) -> None:
     """What libpq says then begins with "SSL error", as a bad certificate does.
 
     Seen to fail: it was a DatabaseError, not retryable, which told to check sslrootcert.
     """
-    settings = Settings(database_url=f"{server.url}?sslmode=require")
+    settings = Settings(database_url=f"{url}?sslmode=require")
     engine = postgres.open_engine(settings, pooled=False)
     with pytest.raises(DatabaseUnavailable) as caught, postgres.transaction(engine) as connection:
         threading.Timer(0.3, os.kill, (backend(connection), 9)).start()
@@ -187,12 +166,12 @@ def test_a_server_process_that_dies_under_tls_is_a_lost_connection_and_no_bad_ce
     assert "sslrootcert" not in str(caught.value)
 
 
-def test_a_commit_that_is_cut_off_under_tls_is_in_doubt(server: TlsPostgres) -> None:
+def test_a_commit_that_is_cut_off_under_tls_is_in_doubt(url: str) -> None:
     """The same words during a COMMIT, which a trigger holds up.
 
     Seen to fail: it was a DatabaseError, of which the transaction's end is known.
     """
-    settings = Settings(database_url=f"{server.url}?sslmode=require")
+    settings = Settings(database_url=f"{url}?sslmode=require")
     engine = postgres.open_engine(settings, pooled=False)
     with postgres.transaction(engine) as connection:
         for statement in SLOW_COMMIT:

@@ -6,9 +6,9 @@ import threading
 import time
 from collections.abc import Iterator
 
+import attrs
 import pytest
-from servers.pgbouncer import PgBouncer
-from servers.postgres import Postgres
+from servers.stack import NativeStack
 from sqlalchemy import text
 
 from telegram_hybrid.connect import postgres
@@ -20,52 +20,47 @@ pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("postgres-waiting
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    running = Postgres()
-    try:
-        yield running
-    finally:
-        running.delete()
+def stack() -> Iterator[NativeStack]:
+    """With one server connection in the pool."""
+    if missing := NativeStack.missing():
+        pytest.skip(missing)
+    with NativeStack() as servers:
+        servers.add("pgbouncer/pgbouncer.ini", "default_pool_size = 1", "reserve_pool_size = 0")
+        servers.start(servers.postgres, servers.pgbouncer)
+        yield servers
 
 
-def test_a_pooler_that_is_busy_with_others_is_waited_for(server: Postgres) -> None:
+def test_a_pooler_that_is_busy_with_others_is_waited_for(stack: NativeStack) -> None:
     """One server connection, held for five seconds by somebody who uses it all the time.
 
     Seen to fail without _is_busy in Router._by_any_way: the second client fled past the pooler.
     """
-    if missing := PgBouncer.available():
-        pytest.skip(missing)
-    pooler = PgBouncer(server, pool_size=1)
-    try:
-        pooler.start()
-        settings = Settings(database_url=server.url, pooler_url=pooler.url, connect_timeout=20.0)
-        engine = postgres.open_engine(settings)
-        held = threading.Event()
+    settings = attrs.evolve(stack.settings, redis_url=None, connect_timeout=20.0)
+    engine = postgres.open_engine(settings)
+    held = threading.Event()
 
-        def hold() -> None:
-            with postgres.transaction(engine) as connection:
-                until = time.monotonic() + 5.0
-                while time.monotonic() < until:
-                    connection.execute(text("SELECT 1"))
-                    held.set()
-                    time.sleep(0.1)
-
-        holder = threading.Thread(target=hold)
-        holder.start()
-        assert held.wait(10.0)
+    def hold() -> None:
         with postgres.transaction(engine) as connection:
-            connection.execute(text("SELECT 1"))
-        route = postgres.route(engine)
-        holder.join()
-        postgres.shut(engine)
-        assert route == (Route.POOLER, None)
-    finally:
-        pooler.delete()
+            until = time.monotonic() + 5.0
+            while time.monotonic() < until:
+                connection.execute(text("SELECT 1"))
+                held.set()
+                time.sleep(0.1)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert held.wait(10.0)
+    with postgres.transaction(engine) as connection:
+        connection.execute(text("SELECT 1"))
+    route = postgres.route(engine)
+    holder.join()
+    postgres.shut(engine)
+    assert route == (Route.POOLER, None)
 
 
-def test_a_server_process_that_cannot_even_be_cancelled_is_given_up(server: Postgres) -> None:
+def test_a_server_process_that_cannot_even_be_cancelled_is_given_up(stack: NativeStack) -> None:
     # Seen to fail with only the cancellation: the wait ended when the process went on.
-    settings = Settings(database_url=server.url, statement_timeout=1.0)
+    settings = Settings(database_url=stack.settings.database_url, statement_timeout=1.0)
     engine = postgres.open_engine(settings, pooled=False)
     with (
         pytest.raises(DatabaseUnavailable, match="no answer within 1 seconds"),

@@ -3,6 +3,8 @@ a wrong setting says."""
 
 from __future__ import annotations
 
+import re
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +13,8 @@ import pytest
 import redis
 from servers.pausable import Pausable
 from servers.ports import free_ports
-from servers.redis_ha import MASTER_NAME, Node, RedisHA
+from servers.redis_ha import MASTER_NAME, RedisHA
+from servers.stack import NativeStack
 
 from telegram_hybrid import health
 from telegram_hybrid.connect.redis import (
@@ -28,24 +31,23 @@ TLS = Path(__file__).parents[2] / "servers" / "tls"
 
 
 @pytest.fixture(scope="module")
-def ha(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisHA]:
-    if missing := RedisHA.available():
+def ha() -> Iterator[RedisHA]:
+    """As deployed, but everything is announced as "localhost", and there are two replicas."""
+    if missing := NativeStack.missing():
         pytest.skip(missing)
-    folder = tmp_path_factory.mktemp("ha")
-    with RedisHA(
-        folder, replicas=2, password="hunter2", sentinel_password="hunter3", hostnames=True
-    ) as servers:
-        yield servers
+    with NativeStack() as stack:
+        for each in stack.redis.all:
+            file = str(each.config.relative_to(stack.folder))
+            stack.replace(file, "127.0.0.1", "localhost")
+            stack.replace(file, "bind localhost", "bind 127.0.0.1")
+        stack.add_replica()
+        stack.redis.start()
+        yield stack.redis
 
 
 @pytest.fixture
 def url(ha: RedisHA) -> str:
-    return ha.url("sentinel_password=hunter3")
-
-
-def seen(error: BaseException) -> str:
-    assert "hunter" not in str(error)
-    return str(error)
+    return ha.url()
 
 
 def test_nodes_and_sentinels_have_passwords_of_their_own_and_names(ha: RedisHA, url: str) -> None:
@@ -107,34 +109,40 @@ def refusal(url: str, kind: type[Exception] = Misconfigured) -> str:
     assert isinstance(raised.value, ConfigurationError | RedisUnavailable)
     if kind is Misconfigured:
         assert time.monotonic() - began < 2.0
-    print(f"\n{raised.value}")
-    return seen(raised.value)
+    told = str(raised.value)
+    print(f"\n{told}")
+    for secret in re.findall(r"(?::|password=)([0-9a-z]{8,})", url):
+        assert secret not in told
+    return told
 
 
 def test_a_wrong_password_of_the_nodes(ha: RedisHA, url: str) -> None:
-    told = refusal(url.replace("hunter2", "hunter4"))
+    told = refusal(url.replace(ha.password, "hunter42"))
     assert f"localhost:{ha.nodes[0].port}" in told
     assert "TELEGRAM_REDIS_PASSWORD" in told
 
 
 def test_a_missing_password_of_the_nodes(ha: RedisHA, url: str) -> None:
-    told = refusal(url.replace(":hunter2@", ""))
+    told = refusal(url.replace(f":{ha.password}@", ""))
     assert f"localhost:{ha.nodes[0].port}" in told
     assert "TELEGRAM_REDIS_PASSWORD" in told
 
 
-@pytest.mark.parametrize("options", ["sentinel_password=hunter4", ""])
-def test_a_wrong_or_missing_password_of_the_sentinels(ha: RedisHA, options: str) -> None:
-    told = refusal(ha.url(options))
+@pytest.mark.parametrize("wrong", ["hunter42", ""])
+def test_a_wrong_or_missing_password_of_the_sentinels(ha: RedisHA, url: str, wrong: str) -> None:
+    told = refusal(url.replace(ha.sentinel_password, wrong) if wrong else url.partition("?")[0])
     assert ha.sentinels[0].address in told
     assert "TELEGRAM_REDIS_SENTINEL_USER/PASSWORD" in told
 
 
-def test_a_user_of_the_sentinels_who_may_not_ask_them(ha: RedisHA) -> None:
+def test_a_user_of_the_sentinels_who_may_not_ask_them(ha: RedisHA, url: str) -> None:
     # Seen to fail while that was taken for a plain Redis, which has no such command either.
     for each in ha.sentinels:
-        each.ask("ACL", "SETUSER", "limited", "on", ">hunter5", "+ping", password="hunter3")
-    told = refusal(ha.url("sentinel_username=limited&sentinel_password=hunter5"))
+        each.ask("ACL", "SETUSER", "limited", "on", ">hunter5", "+ping")
+    told = refusal(
+        url.replace(f"sentinel_password={ha.sentinel_password}", "sentinel_username=limited")
+        + "&sentinel_password=hunter5"
+    )
     assert ha.sentinels[0].address in told
     assert "may not ask" in told
     assert "TELEGRAM_REDIS_SENTINEL_USER/PASSWORD" in told
@@ -142,14 +150,14 @@ def test_a_user_of_the_sentinels_who_may_not_ask_them(ha: RedisHA) -> None:
 
 def test_a_user_of_the_nodes_who_may_not_ask_for_the_role(ha: RedisHA, url: str) -> None:
     for each in ha.nodes:
-        each.ask("ACL", "SETUSER", "limited", "on", ">hunter5", "+ping", password="hunter2")
-    told = refusal(url.replace(":hunter2@", "limited:hunter5@"))
+        each.ask("ACL", "SETUSER", "limited", "on", ">hunter5", "+ping")
+    told = refusal(url.replace(f":{ha.password}@", "limited:hunter5@"))
     assert f"localhost:{ha.nodes[0].port}" in told
     assert "TELEGRAM_REDIS_PASSWORD" in told
 
 
 def test_a_wrong_password_of_a_single_server(ha: RedisHA) -> None:
-    told = refusal(f"redis://:hunter4@{ha.nodes[0].address}/0")
+    told = refusal(f"redis://:hunter42@{ha.nodes[0].address}/0")
     assert ha.nodes[0].address in told
     assert "TELEGRAM_REDIS_PASSWORD" in told
 
@@ -172,44 +180,53 @@ def test_an_unresolvable_host(url: str) -> None:
 
 
 @pytest.fixture
-def tls_redis(tmp_path: Path) -> Iterator[Callable[[str], Node]]:
-    """Starts a Redis that speaks TLS with a certificate of tests/servers/tls."""
-    started: list[Node] = []
+def tls_redis(own_stack: NativeStack) -> Callable[[str], tuple[int, str]]:
+    """Starts the master with TLS beside, and a certificate of tests/servers/tls.
 
-    def start(certificate: str) -> Node:
-        plain, port = free_ports(2)
-        lines = [f"tls-port {port}", f"tls-cert-file {TLS / certificate}"]
-        lines += [f"tls-key-file {TLS / 'key.pem'}", f"tls-ca-cert-file {TLS / certificate}"]
-        node = Node(tmp_path / certificate, plain, [*lines, "tls-auth-clients no"], sentinel=False)
-        started.append(node)
-        node.start()
-        node.port = port
-        return node
+    Returns its TLS port, and its password for a URL.
+    """
 
-    yield start
-    for each in started:
-        each.kill()
+    def start(certificate: str) -> tuple[int, str]:
+        (port,) = free_ports(1)
+        master = own_stack.redis.nodes[0]
+        for name in (certificate, "key.pem"):  # where the server's user may read it
+            shutil.copy(TLS / name, master.folder)
+        own_stack.add(
+            "redis-master/redis.conf",
+            f"tls-port {port}",
+            f"tls-cert-file {master.folder / certificate}",
+            f"tls-key-file {master.folder / 'key.pem'}",
+            f"tls-ca-cert-file {master.folder / certificate}",
+            "tls-auth-clients no",
+        )
+        own_stack.start(master)
+        return port, f":{master.password}@"
+
+    return start
 
 
-def test_tls_works_with_its_authority_and_not_without(tls_redis: Callable[[str], Node]) -> None:
-    port = tls_redis("valid.pem").port
-    with open_redis(f"rediss://localhost:{port}?ssl_ca_certs={TLS / 'valid.pem'}") as client:
+def test_tls_works_with_its_authority_and_not_without(
+    tls_redis: Callable[[str], tuple[int, str]],
+) -> None:
+    port, password = tls_redis("valid.pem")
+    place = f"rediss://{password}localhost:{port}"
+    with open_redis(f"{place}?ssl_ca_certs={TLS / 'valid.pem'}") as client:
         assert client.ping()
-    told = refusal(f"rediss://localhost:{port}")
+    told = refusal(place)
     assert f"localhost:{port}" in told
     assert "certificate was refused" in told
 
 
-def test_an_expired_certificate(tls_redis: Callable[[str], Node]) -> None:
-    port = tls_redis("expired.pem").port
-    told = refusal(f"rediss://localhost:{port}?ssl_ca_certs={TLS / 'expired.pem'}")
+def test_an_expired_certificate(tls_redis: Callable[[str], tuple[int, str]]) -> None:
+    port, password = tls_redis("expired.pem")
+    told = refusal(f"rediss://{password}localhost:{port}?ssl_ca_certs={TLS / 'expired.pem'}")
     assert f"localhost:{port}" in told
     assert "certificate has expired" in told
     assert "TELEGRAM_REDIS_CA" in told
 
 
 def test_tls_with_a_server_that_speaks_none(ha: RedisHA) -> None:
-    told = refusal(f"rediss://:hunter2@{ha.nodes[0].address}/0", redis.ConnectionError)
+    told = refusal(f"rediss://:{ha.password}@{ha.nodes[0].address}/0", redis.ConnectionError)
     assert ha.nodes[0].address in told
 
 
@@ -239,11 +256,11 @@ def test_stale_reads_go_to_replicas_that_are_well(ha: RedisHA, url: str) -> None
         time.sleep(1.0)
         assert ports_of(reader) == {one.port, two.port}
 
-        one.stop()  # mute
+        one.pause()  # mute
         time.sleep(0.6)
         began = time.monotonic()
         assert ports_of(reader, 1.0) == {two.port}
-        one.cont()
+        one.resume()
         print(f"\nwith one replica mute: {time.monotonic() - began - 1.0:.2f} s more")
 
         one.kill()  # refuses
@@ -253,8 +270,8 @@ def test_stale_reads_go_to_replicas_that_are_well(ha: RedisHA, url: str) -> None
         time.sleep(3.0)
 
         # Cut off from its master, but alive: it must not be read once it is 3 s behind.
-        two.ask("CONFIG", "SET", "masterauth", "wrong", password="hunter2")
-        two.ask("CLIENT", "KILL", "TYPE", "master", password="hunter2")
+        two.ask("CONFIG", "SET", "masterauth", "wrong")
+        two.ask("CLIENT", "KILL", "TYPE", "master")
         writer.set("a", "2")
         time.sleep(1.0)
         assert ports_of(reader, 1.0) == {one.port}
@@ -264,7 +281,7 @@ def test_stale_reads_go_to_replicas_that_are_well(ha: RedisHA, url: str) -> None
         time.sleep(0.6)
         assert ports_of(reader, 1.0) == {master.port}
         one.start()
-        two.ask("CONFIG", "SET", "masterauth", "hunter2", password="hunter2")
+        two.ask("CONFIG", "SET", "masterauth", ha.password)
     ha.settle()
 
 
@@ -276,11 +293,11 @@ def test_a_replica_that_has_just_stopped_is_left_within_the_deadline(ha: RedisHA
         time.sleep(1.0)
         here = port_of(reader)
         victim = one if here == one.port else two
-        victim.stop()
+        victim.pause()
         began = time.monotonic()
         assert port_of(reader) != victim.port
         spent = time.monotonic() - began
-        victim.cont()
+        victim.resume()
         print(f"\nleft a replica that stopped in {spent:.2f} s")
         assert spent < 1.0
 
@@ -293,18 +310,18 @@ def test_a_replica_that_lags_is_passed_over_until_it_has_caught_up(ha: RedisHA, 
     proxy = Pausable(master.port)
     with open_redis(url) as writer, open_replica(url, max_lag=1.5, deadline=5.0) as reader:
         writer.set("a", "old")
-        one.ask("REPLICAOF", "127.0.0.1", proxy.port, password="hunter2")
-        until(lambda: one.ask("ROLE", password="hunter2")[3] == b"connected", 10.0)
+        one.ask("REPLICAOF", "127.0.0.1", proxy.port)
+        until(lambda: one.ask("ROLE")[3] == b"connected", 10.0)
         proxy.hold()
         writer.set("a", "new")
         reader.ping()
         time.sleep(2.0)
-        assert one.ask("GET", "a", password="hunter2") == b"old"
-        assert one.ask("ROLE", password="hunter2")[3] == b"connected"
+        assert one.ask("GET", "a") == b"old"
+        assert one.ask("ROLE")[3] == b"connected"
         assert ports_of(reader, 1.0) == {two.port}
         assert reader.get("a") == b"new"
         proxy.release()
-        until(lambda: one.ask("GET", "a", password="hunter2") == b"new", 5.0)
+        until(lambda: one.ask("GET", "a") == b"new", 5.0)
         time.sleep(0.6)
         assert one.port in ports_of(reader, 1.0)
     proxy.close()

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from servers.pgbouncer import PgBouncer
-from servers.postgres import Postgres
+from servers.stack import NativeStack
 from servers.valkey import Valkey
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
@@ -27,28 +26,16 @@ SESSION_STATE = re.compile(
 SUITES += ["delivery/test_consumer.py", "delivery/test_replay.py"]
 
 
-class Telling(Postgres):
-    """Writes every statement into its log."""
-
-    def command(self) -> list[str]:
-        return [*super().command(), "-c", "log_statement=all"]
-
-
 @pytest.fixture
-def postgres() -> Iterator[Postgres]:
-    server = Telling()
-    yield server
-    server.delete()
+def servers(own_stack: NativeStack) -> NativeStack:
+    """Transaction pooling with three server connections, so that they change hands all the time.
 
-
-@pytest.fixture
-def pgbouncer(postgres: Postgres) -> Iterator[PgBouncer]:
-    """Transaction pooling with three server connections, so that they change hands all the time."""
-    if missing := PgBouncer.available():
-        pytest.skip(missing)
-    with PgBouncer(postgres, pool_size=3) as pooler:
-        yield pooler
-        pooler.delete()
+    PostgreSQL writes every statement into its log.
+    """
+    own_stack.add("pgbouncer/pgbouncer.ini", "default_pool_size = 3", "reserve_pool_size = 0")
+    own_stack.add("postgres/postgresql.conf", "log_statement = all")
+    own_stack.start(own_stack.postgres, own_stack.pgbouncer)
+    return own_stack
 
 
 @pytest.fixture
@@ -59,7 +46,7 @@ def valkey() -> Iterator[Valkey]:
 
 
 def test_the_suites_of_the_main_paths_pass_through_transaction_pooling(
-    postgres: Postgres, pgbouncer: PgBouncer, valkey: Valkey, request: pytest.FixtureRequest
+    servers: NativeStack, valkey: Valkey, request: pytest.FixtureRequest
 ) -> None:
     """Migrations too: for these suites the pooler is the only database there is.
 
@@ -71,7 +58,7 @@ def test_the_suites_of_the_main_paths_pass_through_transaction_pooling(
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")},
         "PYTHONPATH": os.pathsep.join(sys.path),
-        "TELEGRAM_HYBRID_TEST_DATABASE_URL": pgbouncer.url,
+        "TELEGRAM_HYBRID_TEST_DATABASE_URL": servers.pooler_url,
         "TELEGRAM_HYBRID_TEST_REDIS_URL": valkey.url,
         "TELEGRAM_HYBRID_TEST_BROKER_URL": f"redis+socket://{socket}?virtual_host=0",
     }
@@ -94,7 +81,7 @@ def test_the_suites_of_the_main_paths_pass_through_transaction_pooling(
     passed = re.search(r"(\d+) passed", last)
     assert passed is not None
     assert int(passed.group(1)) > 60
-    said = postgres.log.read_text(errors="replace")
+    said = servers.postgres.log.read_text(errors="replace")
     print(f"{said.count('LOG:  ')} lines in the server's log")
     assert said.count("LOG:  execute <unnamed>: ") > 500
     assert SESSION_STATE.findall(said) == []

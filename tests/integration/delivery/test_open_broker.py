@@ -27,16 +27,16 @@ def test_a_broker_that_is_not_there_is_named_without_its_password(url, named):
 
 
 def test_a_wrong_password_is_an_error_that_trying_again_does_not_cure(rabbitmq: RabbitMQ):
-    url = rabbitmq.url.replace("guest:guest", "guest:hunter2")
+    url = rabbitmq.url.replace("telegram:", "telegram:hunter2")
     with pytest.raises(BrokerError, match="check user, password") as caught:
         open_broker(url)
     assert not isinstance(caught.value, BrokerUnavailable)
     assert "hunter2" not in str(caught.value)
 
 
-def test_closing_after_the_server_is_gone_is_quiet(own_rabbitmq: RabbitMQ):
-    connection = open_broker(own_rabbitmq.url)
-    own_rabbitmq.kill()
+def test_closing_after_the_server_is_gone_is_quiet(rabbitmq: RabbitMQ):
+    connection = open_broker(rabbitmq.url)
+    rabbitmq.kill()
     close_quietly(connection)
     with pytest.raises(BrokerUnavailable, match="broker at"):
-        open_broker(own_rabbitmq.url)
+        open_broker(rabbitmq.url)

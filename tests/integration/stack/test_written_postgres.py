@@ -3,30 +3,30 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import psycopg
 import pytest
 from servers.stack import NativeStack
 
-# One worker of xdist: its servers serve every test here.
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("stack-postgres")]
+pytestmark = pytest.mark.integration
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _servers(stack: NativeStack) -> Iterator[None]:
-    with stack.postgres(), stack.pgbouncer():
-        yield
+@pytest.fixture(autouse=True)
+def _servers(stack: NativeStack) -> None:
+    stack.start(stack.postgres, stack.pgbouncer)
 
 
 def pooled(stack: NativeStack, **options: object) -> psycopg.Connection:
-    return stack.connect(port=stack.ports["pgbouncer"], **options)
+    return stack.connect(conninfo=stack.pooler_url, **options)
 
 
 def test_the_server_took_every_line_of_its_two_files(stack: NativeStack) -> None:
-    assert stack.psql("-c", "SELECT name FROM pg_file_settings WHERE NOT applied") == ""
-    assert stack.psql("-c", "SELECT line_number FROM pg_hba_file_rules WHERE error <> ''") == ""
-    assert stack.psql("-c", "SHOW shared_preload_libraries") == "pg_stat_statements"
+    assert stack.postgres.psql("-c", "SELECT name FROM pg_file_settings WHERE NOT applied") == ""
+    assert (
+        stack.postgres.psql("-c", "SELECT line_number FROM pg_hba_file_rules WHERE error <> ''")
+        == ""
+    )
+    assert stack.postgres.psql("-c", "SHOW shared_preload_libraries") == "pg_stat_statements"
 
 
 def test_the_application_gets_in_directly_and_through_the_pooler(stack: NativeStack) -> None:
@@ -67,14 +67,14 @@ def test_the_application_reads_no_verifier_and_makes_no_role(stack: NativeStack)
 
 def test_the_lookup_never_tells_a_superusers_verifier(stack: NativeStack) -> None:
     # Seen to fail without "NOT rolsuper" in the function.
-    stack.psql("-c", "CREATE ROLE boss SUPERUSER LOGIN PASSWORD 'secret'")
-    # In the application's database, where the function is; psql is the superuser there, too.
-    asked = stack.psql("-c", r"\connect telegram", "-c", "SELECT * FROM pgbouncer.lookup('boss')")
-    assert asked.splitlines()[1:] == []
-    told = stack.psql(
-        "-c", r"\connect telegram", "-c", "SELECT username FROM pgbouncer.lookup('telegram')"
-    )
-    assert told.splitlines()[-1] == "telegram"
+    stack.postgres.psql("-c", "CREATE ROLE boss SUPERUSER LOGIN PASSWORD 'secret'")
+
+    def look_up(name: str) -> str:
+        # In the application's database, where the function is; psql is the superuser there, too.
+        query = f"SELECT username FROM pgbouncer.lookup('{name}')"
+        return stack.postgres.psql("-c", query, database="telegram")
+
+    assert (look_up("boss"), look_up("telegram")) == ("", "telegram")
 
 
 def test_the_written_env_is_all_that_migrate_needs(stack: NativeStack) -> None:

@@ -17,23 +17,15 @@ from telegram_hybrid.connect.broker import close_quietly, open_broker
 from telegram_hybrid.delivery.topology import declare_exchanges, declare_queue
 from telegram_hybrid.errors import BrokerError
 from telegram_hybrid.schema.broker import Topology
-from telegram_hybrid.settings import Settings
 
-# One worker of xdist: its servers serve every test here.
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("stack-rabbitmq")]
+pytestmark = pytest.mark.integration
 TOPOLOGY = Topology()
 
 
-@pytest.fixture(scope="module")
-def server(stack: NativeStack) -> Iterator[RabbitMQ]:
-    with stack.rabbitmq() as running:
-        yield running
-
-
 @pytest.fixture
-def connection(stack: NativeStack, server: RabbitMQ) -> Iterator[Any]:
+def connection(rabbitmq: RabbitMQ) -> Iterator[Any]:
     """A connection of the application's user, as its settings say."""
-    opened = open_broker(Settings.from_env(stack.env).broker_url or "")
+    opened = open_broker(rabbitmq.url)
     yield opened
     close_quietly(opened)
 
@@ -121,17 +113,17 @@ def publish(channel: Any, exchange: str, routing_key: str) -> None:
     channel.connection.drain_events(timeout=10)
 
 
-def test_guest_and_other_virtual_hosts_are_closed(stack: NativeStack, server: RabbitMQ) -> None:
+def test_guest_and_other_virtual_hosts_are_closed(stack: NativeStack, rabbitmq: RabbitMQ) -> None:
     for url in (
-        f"amqp://guest:guest@127.0.0.1:{server.port}/telegram",
-        (Settings.from_env(stack.env).broker_url or "").replace("/telegram", "/%2F"),
+        f"amqp://guest:guest@127.0.0.1:{rabbitmq.port}/telegram",
+        rabbitmq.url.removesuffix("telegram") + "%2F",
     ):
         with pytest.raises(BrokerError) as refused:
             open_broker(url)
         assert stack.env["TELEGRAM_RABBITMQ_PASSWORD"] not in str(refused.value)
 
 
-def test_management_is_for_the_administrator_alone(stack: NativeStack, server: RabbitMQ) -> None:
+def test_management_is_for_the_administrator_alone(stack: NativeStack, rabbitmq: RabbitMQ) -> None:
     until(lambda: ask(stack, "overview")["node"])
     with pytest.raises(urllib.error.HTTPError, match="401"):
         ask(stack, "overview", user="telegram")

@@ -135,3 +135,38 @@ def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"did not happen within {seconds:g} s"
         time.sleep(0.01)
+
+
+class Handler:
+    """Writes each event into a table of its own, in the consumer's transaction."""
+
+    def __init__(self, at: Stand, fail: Callable[[Event], bool] = lambda event: False) -> None:
+        self.at = at
+        self.fail = fail
+        self.calls: list[int] = []
+        at.execute("CREATE TABLE {s}.effects (n bigserial, sequence bigint, channel_id bigint)")
+
+    def __call__(self, event: Event, tx: Any) -> None:
+        self.calls.append(event.sequence)
+        tx.connection.execute(
+            text(f"INSERT INTO {self.at.schema}.effects (sequence, channel_id) VALUES (:s, :c)"),
+            {"s": event.sequence, "c": event.channel_id},
+        )
+        if self.fail(event):
+            raise LookupError(f"no such thing as {event.message.message_id}")
+
+    def effects(self, channel: int | None = None) -> list[int]:
+        rows = self.at.rows("SELECT sequence, channel_id FROM {s}.effects ORDER BY n")
+        return [row.sequence for row in rows if channel in (None, row.channel_id)]
+
+
+def publish(at: Stand, number: int, channels: Any = (-1001,)) -> list[int]:
+    """Feed events and relay them into the stand's queue; return their sequence numbers."""
+    at.consumer(lambda event, tx: None).declare()
+    at.feed(number, channels)
+    ids = at.outbox()
+    relay = at.relay(owner="publish")
+    while relay.step():
+        pass
+    relay.close()
+    return ids

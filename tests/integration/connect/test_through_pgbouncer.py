@@ -23,7 +23,8 @@ SESSION_STATE = re.compile(
     r"|.*\bpg_(?:try_)?advisory_(?:lock|unlock)|.*\bset_config\(|.*\bON COMMIT\b)).*",
     re.IGNORECASE,
 )
-SUITES += ["delivery/test_consumer.py", "delivery/test_replay.py"]
+SUITES += ["delivery/test_consumer.py", "delivery/test_consumer_dead_letters.py"]
+SUITES += ["delivery/test_replay.py"]
 
 
 @pytest.fixture

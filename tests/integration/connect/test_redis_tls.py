@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from servers.ports import free_ports
-from servers.redis_ha import MASTER_NAME, Node, RedisHA
+from servers.redis_ha import MASTER_NAME, Node
+from servers.stack import NativeStack
 
 from telegram_hybrid.connect.redis import Misconfigured, directory_of, open_redis
 
@@ -26,40 +28,43 @@ PASSWORD, QUOTED = "hunter2@/:?#%+&", "hunter2%40%2F%3A%3F%23%25%2B%26"
 Start = Callable[[str, str], str]
 
 
-def tls(port: int, certificate: str, password: str) -> list[str]:
-    lines = [f"tls-port {port}", f"tls-cert-file {TLS / certificate}", "tls-replication yes"]
-    lines += [f"tls-key-file {TLS / 'key.pem'}", f"tls-ca-cert-file {TLS / 'valid.pem'}"]
-    return [*lines, "tls-auth-clients no", f'requirepass "{password}"']
+def tls(stack: NativeStack, node: Node, certificate: str, password: str) -> int:
+    """Add TLS and another password to what was written for a server; its port for TLS."""
+    (port,) = free_ports(1)
+    for name in (certificate, "valid.pem", "key.pem"):  # where the server's user may read it
+        shutil.copy(TLS / name, node.folder)
+    stack.add(
+        str(node.config.relative_to(stack.folder)),
+        f"tls-port {port}",
+        f"tls-cert-file {node.folder / certificate}",
+        f"tls-key-file {node.folder / 'key.pem'}",
+        f"tls-ca-cert-file {node.folder / 'valid.pem'}",
+        "tls-replication yes",
+        "tls-auth-clients no",
+        f'requirepass "{password}"',
+    )
+    node.password = password  # of the port without TLS, which tells us that it is up
+    return port
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
+def start(own_stack: NativeStack) -> Start:
     """Starts a master and one sentinel with these certificates; the sentinel's host and port."""
-    if missing := RedisHA.available():
-        pytest.skip(missing)
-    started: list[Node] = []
 
     def run(node_certificate: str, sentinel_certificate: str) -> str:
-        # The ports without TLS are there for the test to see that the servers are up.
-        plain, port, plain_sentinel, sentinel_port = free_ports(4)
-        node = Node(tmp_path / "node", plain, tls(port, node_certificate, PASSWORD), sentinel=False)
-        watch = [
-            *tls(sentinel_port, sentinel_certificate, PASSWORD + "3"),
-            "sentinel resolve-hostnames yes",
-            "sentinel announce-hostnames yes",
-            f"sentinel monitor {MASTER_NAME} localhost {port} 1",
-            f'sentinel auth-pass {MASTER_NAME} "{PASSWORD}"',
-        ]
-        sentinel = Node(tmp_path / "sentinel", plain_sentinel, watch, sentinel=True)
-        for each in (node, sentinel):
-            started.append(each)
-            each.start()
+        node, sentinel = own_stack.redis.nodes[0], own_stack.redis.sentinels[0]
+        port = tls(own_stack, node, node_certificate, PASSWORD)
+        sentinel_port = tls(own_stack, sentinel, sentinel_certificate, PASSWORD + "3")
+        file, monitor = "sentinel-1/sentinel.conf", f"sentinel monitor {MASTER_NAME}"
+        own_stack.replace(
+            file, f"{monitor} {node.address} 2".replace(":", " "), f"{monitor} localhost {port} 1"
+        )
+        own_stack.add(file, f'sentinel auth-pass {MASTER_NAME} "{PASSWORD}"')
+        own_stack.start(node, sentinel)
         run.node = f"localhost:{port}"
         return f"localhost:{sentinel_port}"
 
-    yield run
-    for each in started:
-        each.kill()
+    return run
 
 
 def url(sentinel: str, options: str) -> str:
@@ -116,10 +121,12 @@ def test_an_unknown_authority_of_the_sentinels(start: Start) -> None:
     assert "_SENTINEL_TLS/CA" in told
 
 
-def test_a_server_that_dies_amid_the_handshake_is_no_wrong_setting(tmp_path: Path) -> None:
+def test_a_server_that_dies_amid_the_handshake_is_no_wrong_setting(
+    own_stack: NativeStack,
+) -> None:
     # Seen to fail while every error of TLS was taken for a wrong setting: raised at once.
-    plain, port = free_ports(2)
-    node = Node(tmp_path / "node", plain, tls(port, "valid.pem", PASSWORD), sentinel=False)
+    node = own_stack.redis.nodes[0]
+    port = tls(own_stack, node, "valid.pem", PASSWORD)
     dying = socket.create_server(("127.0.0.1", port))
     dying.settimeout(3.0)
     cut: list[socket.socket] = []
@@ -135,11 +142,8 @@ def test_a_server_that_dies_amid_the_handshake_is_no_wrong_setting(tmp_path: Pat
     thread = threading.Thread(target=cut_off)
     thread.start()
     address = f"rediss://:{QUOTED}@localhost:{port}/0?ssl_ca_certs={TLS / 'valid.pem'}"
-    try:
-        with open_redis(address) as client, ThreadPoolExecutor() as pool:
-            answer = pool.submit(client.set, "a", "1")
-            thread.join()
-            node.start()
-            assert answer.result()
-    finally:
-        node.kill()
+    with open_redis(address) as client, ThreadPoolExecutor() as pool:
+        answer = pool.submit(client.set, "a", "1")
+        thread.join()
+        node.start()
+        assert answer.result()

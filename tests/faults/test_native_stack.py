@@ -60,8 +60,8 @@ def alike(text: str, stack: NativeStack) -> list[str]:
 def test_all_eight_are_ready_in_time_and_leave_nothing_behind(stack: NativeStack):
     """About 8 to 12 s on two idle cores, most of it RabbitMQ's; the bound is for busy machines.
 
-    Beside the worker's own copy, which goes on. Broken on purpose: without `descendants` in `end`
-    the last backends of PostgreSQL were found; without the mapper in `close`, epmd.
+    Beside the worker's own copy, which goes on. Seen to fail without the mapper in `close`: epmd
+    lived on.
     """
     stack.start(stack.rabbitmq)
     began = time.monotonic()
@@ -121,6 +121,8 @@ def test_a_killed_test_run_leaves_no_process_behind():
         assert len(running) >= 9
         until(lambda: not processes_of(folder))
     finally:
+        for pid in processes_of(folder):
+            os.kill(pid, signal.SIGKILL)
         module.shutil.rmtree(folder)
 
 

@@ -59,14 +59,15 @@ def refusal(url: str, deadline: float = 5.0) -> tuple[BrokerError, float]:
 @pytest.mark.parametrize("kind", [mute_port, black_hole])
 @pytest.mark.parametrize("scheme", ["amqp", "amqps", "redis"])
 def test_a_port_that_says_nothing_is_given_up_at_the_deadline(kind, scheme: str):
-    # Broken on purpose: with the whole deadline for each of three hosts it takes 4.5 seconds.
+    # Broken on purpose: with the whole deadline for each of three hosts it takes 9 seconds. The
+    # slack is for a busy machine, where a TLS context alone can take half a second.
     with kind() as port:
         hosts = ",".join([f"127.0.0.1:{port}"] * (1 if scheme == "redis" else 3))
-        error, took = refusal(f"{scheme}://ann:hunter2@{hosts}/", deadline=1.5)
-    print(f"\n{scheme} {kind.__name__}: {took:.2f} s of 1.5")
+        error, took = refusal(f"{scheme}://ann:hunter2@{hosts}/", deadline=3.0)
+    print(f"\n{scheme} {kind.__name__}: {took:.2f} s of 3.0")
     assert isinstance(error, BrokerUnavailable)
     assert f"broker at 127.0.0.1:{port}" in str(error)
-    assert took < 2.3
+    assert took < 5.5
 
 
 def test_many_mute_hosts_share_the_deadline():

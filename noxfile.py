@@ -66,8 +66,9 @@ def faults(session: nox.Session) -> None:
 
 @nox.session
 def benchmarks(session: nox.Session) -> None:
-    """Measurements, printed and never asserted; one at a time on an otherwise idle machine."""
-    run_tests(session, "benchmarks", "-s")
+    """Us beside the limit and the alternatives. `-- --help` tells what it takes; `-- --quick`."""
+    session.install("-e", ".[benchmarks]")
+    session.run("python", "-m", "benchmarks", *session.posargs, env={"PYTHONPATH": "tests"})
 
 
 @nox.session

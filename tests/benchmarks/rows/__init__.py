@@ -1,0 +1,24 @@
+"""The rows of the table, one module for each kind of work."""
+
+from __future__ import annotations
+
+from benchmarks.benchmark import Benchmark
+from benchmarks.rows import cached, processes
+
+ALL: tuple[Benchmark, ...] = (*cached.ROWS, *processes.ROWS)
+
+
+def chosen(names: list[str]) -> list[Benchmark]:
+    """The rows of these names, or whose names begin with them; all, if none is given.
+
+    Raises `LookupError` for a name that fits none.
+    """
+    for name in names:
+        if not any(_fits(each, name) for each in ALL):
+            known = ", ".join(each.id for each in ALL)
+            raise LookupError(f"no benchmark is called {name!r}; there are {known}")
+    return [each for each in ALL if not names or any(_fits(each, name) for name in names)]
+
+
+def _fits(row: Benchmark, name: str) -> bool:
+    return row.id == name or row.id.startswith(f"{name}-")

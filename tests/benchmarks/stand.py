@@ -1,0 +1,106 @@
+"""The servers under the benchmarks: the deployment's own files, durable as they are deployed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from importlib.util import find_spec
+from typing import Any, Self
+
+import msgspec
+import psycopg
+import redis
+from psycopg.types.json import set_json_loads
+from servers.stack import NativeStack
+
+from telegram_hybrid.hybrid import Hybrid, connect
+from telegram_hybrid.settings import Settings
+
+
+class Stand:
+    """Starts PostgreSQL and Redis when a benchmark first asks for them; ends them with the block.
+
+    Everybody is connected straight to the two servers over TCP: neither PgBouncer nor Sentinel
+    stands in between, for us no more than for others.
+    """
+
+    def __init__(self, *, quick: bool = False) -> None:
+        self.quick = quick
+        self._stack: NativeStack | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._stack is not None:
+            self._stack.close()
+
+    @cached_property
+    def _servers(self) -> NativeStack:
+        if missing := NativeStack.missing():
+            raise RuntimeError(missing)
+        self._stack = stack = NativeStack()
+        stack.start(stack.postgres, stack.redis.nodes[0])
+        return stack
+
+    @property
+    def database_url(self) -> str:
+        """For psycopg and SQLAlchemy."""
+        return self._servers.settings.database_url
+
+    @property
+    def redis_url(self) -> str:
+        """For redis-py and those who stand on it."""
+        node = self._servers.redis.nodes[0]
+        return f"redis://:{node.password}@127.0.0.1:{node.port}/0"
+
+    @property
+    def redis_parts(self) -> dict[str, Any]:
+        """The same for those who take no URL."""
+        node = self._servers.redis.nodes[0]
+        return {"endpoint": "127.0.0.1", "port": node.port, "password": node.password}
+
+    @contextmanager
+    def hybrid(self, name: str) -> Iterator[Hybrid]:
+        """The library, on a schema and a key prefix of its own, which are dropped at the end."""
+        settings = Settings(
+            database_url=self.database_url,
+            redis_url=self.redis_url,
+            database_schema=name,
+            redis_prefix=name,
+        )
+        with connect(settings) as hybrid:
+            hybrid.destroy()
+            hybrid.migrate()
+            try:
+                yield hybrid
+            finally:
+                hybrid.destroy()
+
+    @contextmanager
+    def redis(self) -> Iterator[redis.Redis]:
+        """A client as redis-py makes it, with hiredis if that is installed."""
+        with redis.Redis.from_url(self.redis_url) as client:
+            yield client
+
+    @contextmanager
+    def psycopg(self, *, prepared: bool = True) -> Iterator[psycopg.Connection[Any]]:
+        """A connection in autocommit; not `prepared`, it works behind a transaction pooler."""
+        with psycopg.connect(self.database_url, autocommit=True) as connection:
+            if not prepared:
+                connection.prepare_threshold = None
+            set_json_loads(msgspec.json.decode, connection)
+            yield connection
+
+    @contextmanager
+    def loop(self) -> Iterator[asyncio.Runner]:
+        """An event loop for the async contenders: uvloop's, which is the fastest, if installed."""
+        factory = None
+        if find_spec("uvloop"):
+            import uvloop
+
+            factory = uvloop.new_event_loop
+        with asyncio.Runner(loop_factory=factory) as runner:
+            yield runner

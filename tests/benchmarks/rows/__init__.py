@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from benchmarks.benchmark import Benchmark
-from benchmarks.rows import cached, processes
+from benchmarks.rows import cached, missed, processes, saved
 
-ALL: tuple[Benchmark, ...] = (*cached.ROWS, *processes.ROWS)
+ALL: tuple[Benchmark, ...] = (
+    *cached.ROWS,
+    *missed.ROWS,
+    *saved.ROWS,
+    *processes.ROWS,
+)
 
 
 def chosen(names: list[str]) -> list[Benchmark]:
-    """The rows of these names, or whose names begin with them; all, if none is given.
+    """The rows of these names; a name that is none stands for all that begin with it; all for [].
 
     Raises `LookupError` for a name that fits none.
     """
@@ -21,4 +26,6 @@ def chosen(names: list[str]) -> list[Benchmark]:
 
 
 def _fits(row: Benchmark, name: str) -> bool:
-    return row.id == name or row.id.startswith(f"{name}-")
+    if name in {each.id for each in ALL}:
+        return row.id == name
+    return row.id.startswith(f"{name}-")

@@ -120,6 +120,7 @@ def test_benchmarks_are_chosen_by_name_or_by_its_beginning() -> None:
         "seen-1",
         "seen-1000",
     ]
+    assert [each.id for each in rows.chosen(["save"])] == ["save"]
     assert rows.chosen([]) == list(rows.ALL)
     with pytest.raises(LookupError, match="no benchmark is called 'set'"):
         rows.chosen(["set"])

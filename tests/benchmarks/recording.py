@@ -1,0 +1,103 @@
+"""Recording: what the library sends to Redis and PostgreSQL, to send just the same by hand.
+
+"The same commands by hand" is a limit only if they are the same: so they are not written down
+here, where they would grow old, but listened to, and replayed over redis-py and psycopg alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import attrs
+import psycopg
+import redis
+from redis.connection import AbstractConnection
+from sqlalchemy import Engine, event
+
+Row = tuple[Any, ...]
+
+
+@attrs.frozen
+class Commands:
+    """Redis commands that shared one round trip."""
+
+    commands: tuple[tuple[Any, ...], ...]
+
+
+@attrs.frozen
+class Statement:
+    """One SQL statement, as the driver was given it."""
+
+    text: str
+    values: Any
+
+
+Step = Commands | Statement
+
+
+@contextmanager
+def recording(engine: Engine) -> Iterator[list[Step]]:
+    """Collect what this process sends meanwhile: by any Redis client, and by this engine."""
+    steps: list[Step] = []
+
+    def executing(_c: Any, _cursor: Any, text: str, values: Any, _x: Any, _many: bool) -> None:
+        steps.append(Statement(text, values))
+
+    send, pack = AbstractConnection.send_command, AbstractConnection.pack_commands
+
+    def send_command(self: Any, *words: Any, **options: Any) -> Any:
+        steps.append(Commands((words,)))
+        return send(self, *words, **options)
+
+    def pack_commands(self: Any, commands: Any) -> Any:
+        several = [tuple(each) for each in commands]
+        steps.append(Commands(tuple(several)))
+        return pack(self, several)
+
+    event.listen(engine, "before_cursor_execute", executing)
+    AbstractConnection.send_command = send_command  # type: ignore[method-assign]
+    AbstractConnection.pack_commands = pack_commands  # type: ignore[method-assign]
+    try:
+        yield steps
+    finally:
+        AbstractConnection.send_command = send  # type: ignore[method-assign]
+        AbstractConnection.pack_commands = pack  # type: ignore[method-assign]
+        event.remove(engine, "before_cursor_execute", executing)
+
+
+def statements(steps: Sequence[Step]) -> list[Statement]:
+    """The SQL alone."""
+    return [each for each in steps if isinstance(each, Statement)]
+
+
+def elsewhere(steps: Sequence[Statement], schema: str, other: str) -> list[Statement]:
+    """The same statements in another schema."""
+    return [attrs.evolve(each, text=each.text.replace(schema, other)) for each in steps]
+
+
+def replay(
+    steps: Sequence[Step], client: redis.Redis | None, connection: psycopg.Connection[Any]
+) -> list[tuple[Sequence[str], list[Row]]]:
+    """Send it all again; return the columns and rows of every statement that has some."""
+    results = []
+    for step in steps:
+        if isinstance(step, Commands):
+            assert client is not None
+            _send(client, step.commands)
+            continue
+        cursor = connection.execute(step.text, step.values)
+        if cursor.description is not None:
+            results.append(([column.name for column in cursor.description], cursor.fetchall()))
+    return results
+
+
+def _send(client: redis.Redis, commands: Sequence[tuple[Any, ...]]) -> None:
+    if len(commands) == 1:
+        client.execute_command(*commands[0])
+        return
+    pipeline = client.pipeline(transaction=False)
+    for words in commands:
+        pipeline.execute_command(*words)
+    pipeline.execute()

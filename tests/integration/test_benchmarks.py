@@ -1,0 +1,44 @@
+"""The benchmarks run, whatever changes inside: each contender that is installed does its work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from random import Random
+
+import pytest
+from benchmarks import rows
+from benchmarks.benchmark import Benchmark, Plan, Role
+from benchmarks.rows import processes
+from benchmarks.running import run, turns
+from benchmarks.stand import Stand
+from servers.stack import NativeStack
+
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("benchmarks")]
+
+BRIEFLY = Plan(rounds=2, calls=2, warmup=2)
+# Those of whole processes take their time, and depend on nothing that may change inside.
+BRIEF = [each for each in rows.ALL if each not in processes.ROWS]
+
+
+@pytest.fixture(scope="module")
+def stand() -> Iterator[Stand]:
+    if missing := NativeStack.missing():
+        pytest.skip(missing)
+    with Stand(quick=True) as servers:
+        yield servers
+
+
+@pytest.mark.parametrize("row", BRIEF, ids=lambda row: row.id)
+def test_each_contender_does_its_work(stand: Stand, row: Benchmark) -> None:
+    # Broken on purpose: with the key misspelt in the limit of get-hit, and with the fill left out
+    # of what is replayed for get-miss ("what was loaded was not cached"), their rows failed.
+    steps: list[None] = []
+
+    result = run(row, stand, BRIEFLY, Random(1), lambda: steps.append(None))
+
+    assert result.failed is None
+    assert {each.role for each in result.figures} >= {Role.OURS, Role.LIMIT}
+    assert all(each.median > 0 for each in result.figures)
+    measured, absent = {each.name for each in result.figures}, set(result.missing)
+    assert measured | absent == {each.name for each in row.contenders}
+    assert len(steps) == turns(row, BRIEFLY)

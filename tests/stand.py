@@ -160,9 +160,9 @@ class Handler:
         return [row.sequence for row in rows if channel in (None, row.channel_id)]
 
 
-def publish(at: Stand, number: int, channels: Any = (-1001,)) -> list[int]:
+def publish(at: Stand, number: int, channels: Any = (-1001,), **queue: Any) -> list[int]:
     """Feed events and relay them into the stand's queue; return their sequence numbers."""
-    at.consumer(lambda event, tx: None).declare()
+    at.consumer(lambda event, tx: None, **queue).declare()
     at.feed(number, channels)
     ids = at.outbox()
     relay = at.relay(owner="publish")

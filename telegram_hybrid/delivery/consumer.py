@@ -80,9 +80,10 @@ class ConsumerCounters:
 
 @attrs.frozen(slots=True)
 class Delivery:
-    """A message of kombu's, and the event in it, or why there is none."""
+    """A message of kombu's, its routing key, and the event in it, or why there is none."""
 
     message: Any
+    routing_key: str
     event: Event | InvalidInput
 
 
@@ -93,14 +94,18 @@ class Consumer(Worker, Generic[Tx]):
     `transaction` (default: one with nothing but `.connection`); it must not commit. If it raises,
     all is rolled back, and it is called again after growing delays, up to `max_attempts` times;
     then the event becomes a dead letter. Meanwhile later events of the same channel wait, and
-    those of others go on, as far as `prefetch` reaches. A lost server is waited for and never
-    counts as the handler's failure.
+    those of others go on, as far as `prefetch` reaches; with `keep_order=False` those of the same
+    channel go on, too. A lost server is waited for and never counts as the handler's failure.
 
     With a `batch` above 1, up to so many events that wait already share a transaction, which is
     several times faster; if the handler raises on one, all are rolled back and each is handled
     again in its own.
 
-    Order per channel holds as long as one consumer has the queue; several share its load.
+    Several consumers of one queue, in any processes, share its load; then the events of a channel
+    are handled at the same time in several places, and their order is lost. With `single_active`
+    the broker serves one of them and keeps the others in reserve: the order per channel holds,
+    also while one takes over from another. It is a property of the queue, the same for all its
+    consumers. Alone on its queue, a consumer keeps the order either way.
     Raises `InvalidInput` for a queue or routing key that the broker could not hold, and for a
     `max_attempts`, `prefetch` or `batch` below 1.
     """
@@ -118,6 +123,8 @@ class Consumer(Worker, Generic[Tx]):
         max_attempts: int = 5,
         prefetch: int = PREFETCH,
         batch: int = 1,
+        keep_order: bool = True,
+        single_active: bool = False,
         topology: Topology | None = None,
         backoff: Backoff = REHANDLE,
     ) -> None:
@@ -135,6 +142,8 @@ class Consumer(Worker, Generic[Tx]):
         # No prefetch at all (0) would let the broker send everything at once.
         self._prefetch = checks.count("prefetch", prefetch, least=1, most=65_535)
         self._batch = checks.count("batch", batch, least=1)
+        self._keep_order = keep_order
+        self._single_active = single_active
         self._topology = topology or Topology()
         self._schedule: Schedule[Delivery] = Schedule(
             max_attempts=checks.count("max_attempts", max_attempts, least=1), backoff=backoff
@@ -201,7 +210,14 @@ class Consumer(Worker, Generic[Tx]):
         with translated_errors(connection):
             channel = connection.channel()
         declare_exchanges(connection, channel, self._topology)
-        declare_queue(connection, channel, self._topology, self.queue, self._bind)
+        declare_queue(
+            connection,
+            channel,
+            self._topology,
+            self.queue,
+            self._bind,
+            single_active=self._single_active,
+        )
         return channel
 
     def _drain(self, connection: kombu.Connection, seconds: float) -> None:
@@ -223,9 +239,11 @@ class Consumer(Worker, Generic[Tx]):
             event = open_envelope(message.body, message.headers or {})
         except InvalidInput as error:
             event = error
-        delivery = Delivery(message, event)
+        delivery = Delivery(message, key, event)
         alone = isinstance(event, InvalidInput)
-        self._schedule.arrived(Job(key, identity, delivery, alone), monotonic())
+        # Events wait behind those of the same key: without order, each has one of its own.
+        lane = key if self._keep_order else f"{identity} {message.delivery_tag}"
+        self._schedule.arrived(Job(lane, identity, delivery, alone), monotonic())
 
     # Some events
 
@@ -304,7 +322,7 @@ class Consumer(Worker, Generic[Tx]):
     ) -> None:
         message = job.delivery.message
         letter = letters.of_unreadable(
-            message.body or "", message.headers or {}, job.identity, job.key
+            message.body or "", message.headers or {}, job.identity, job.delivery.routing_key
         )
         self._bury(connection, job, letter, 0, f"unreadable: {job.delivery.event}", stop)
 

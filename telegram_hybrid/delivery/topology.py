@@ -55,19 +55,25 @@ def declare_queue(
     topology: Topology,
     queue: str,
     bind: Sequence[str],
+    *,
+    single_active: bool = False,
 ) -> None:
     """Declare a consumer's queue and bind it to the exchange by each routing key of `bind`.
 
     A quorum queue with a delivery limit that dead-letters to the topology's exchange; on Redis a
-    list, whose dead letters are only rows. Bindings that are no longer wanted stay. Raises
-    `TopologyConflict` if a queue of this name stands there with other properties.
+    list, whose dead letters are only rows. With `single_active`, the broker hands events to one
+    of its consumers at a time (RabbitMQ, "Single Active Consumer"); Redis knows nothing of it.
+    Bindings that are no longer wanted stay. Raises `TopologyConflict` if a queue of this name
+    stands there with other properties.
     """
-    dead_letters = {
+    arguments: dict[str, Any] = {
         "x-delivery-limit": DELIVERY_LIMIT,
         "x-dead-letter-exchange": topology.dead_letter_exchange,
     }
+    if single_active:
+        arguments["x-single-active-consumer"] = True
     with _declaring(connection):
-        _declare(connection, channel, queue, dead_letters)
+        _declare(connection, channel, queue, arguments)
         for routing_key in bind:
             channel.queue_bind(queue, topology.exchange, routing_key=routing_key)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from contextlib import contextmanager
 from typing import Any
 
@@ -109,6 +110,71 @@ def test_other_channels_go_on_while_one_waits(at: Stand):
     assert len(handler.effects(-1002)) == 10
     assert handler.effects(-1001) == []
     assert len(at.taken()) == 10
+
+
+def test_without_order_the_later_events_of_a_channel_do_not_wait_for_a_failing_one(at: Stand):
+    # Broken on purpose: with the routing key as the lane of every event, only event 0 was tried.
+    handler = Handler(at, lambda event: event.message.message_id == 0)
+    ids = publish(at, 10)
+    slow = Backoff(first=30.0, most=30.0)
+    consumer = at.consumer(handler, backoff=slow, keep_order=False)
+    consumer.start()
+    until(lambda: consumer.counters.consumed == 9)
+    assert consumer.stop(5.0)
+    assert handler.effects() == ids[1:]
+    assert [event.sequence for event in at.taken()] == ids[:1]
+
+
+def test_of_two_consumers_one_is_active_and_the_other_takes_over_in_order(rabbit_at: Stand):
+    """Between processes, under kill -9 and cuts, the fault campaign does the same.
+
+    Broken on purpose: without x-single-active-consumer both were handed events, and channel -1001
+    was handled out of order.
+    """
+    at, handler = rabbit_at, Handler(rabbit_at)
+    one, two = (at.consumer(slowly(handler), single_active=True) for _ in range(2))
+    one.declare()
+    ids = publish(at, 60, [-1001, -1002], single_active=True)
+    one.start()
+    until(lambda: one.counters.consumed > 5)
+    two.start()
+    until(lambda: one.counters.consumed > 10)
+    assert two.counters.consumed == 0
+    assert one.stop()
+    until(lambda: one.counters.consumed + two.counters.consumed == 60)
+    assert two.stop()
+    assert sorted(handler.effects()) == ids
+    for channel in (-1001, -1002):
+        assert handler.effects(channel) == sorted(handler.effects(channel))
+
+
+def test_two_consumers_of_one_queue_share_its_load_and_handle_each_event_once(at: Stand):
+    handler = Handler(at)
+    ids = publish(at, 60, [-1001, -1002])
+    one, two = (at.consumer(slowly(handler), prefetch=5) for _ in range(2))
+    one.start()
+    two.start()
+    until(lambda: one.counters.consumed + two.counters.consumed == 60)
+    assert one.stop()
+    assert two.stop()
+    assert min(one.counters.consumed, two.counters.consumed) > 0
+    assert sorted(handler.effects()) == ids
+
+
+def slowly(handler: Handler) -> Callable[[Event, Any], None]:
+    """So slow that the events are not gone before somebody else could have some."""
+
+    def handle(event: Event, tx: Any) -> None:
+        handler(event, tx)
+        time.sleep(0.02)
+
+    return handle
+
+
+def test_an_order_of_one_active_consumer_for_a_queue_without_it_is_a_clear_error(rabbit_at: Stand):
+    rabbit_at.consumer(lambda event, tx: None).declare()
+    with pytest.raises(TopologyConflict, match="x-single-active-consumer"):
+        rabbit_at.consumer(lambda event, tx: None, single_active=True).declare()
 
 
 def test_prefetch_bounds_what_is_in_hand_and_a_held_channel_waits_within_it(at: Stand):

@@ -1,9 +1,10 @@
-"""A TCP proxy whose traffic from the server a test may hold back: a replica that lags."""
+"""A TCP proxy whose connections a test may hold back (a replica that lags) and cut."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 import threading
 
 
@@ -16,7 +17,8 @@ class Pausable:
         self._flowing.set()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
-        self._sockets: list[socket.socket] = [self._listener]
+        self._sockets: list[socket.socket] = []
+        self._lock = threading.Lock()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def hold(self) -> None:
@@ -27,7 +29,26 @@ class Pausable:
         """Let it hear what was held back, and all that follows."""
         self._flowing.set()
 
+    def cut(self) -> int:
+        """End all connections at once, as a firewall that resets them; what was held back is lost.
+
+        New ones are let through. Returns how many were cut.
+        """
+        with self._lock:
+            cut, self._sockets = self._sockets, []
+        for each in cut:
+            with contextlib.suppress(OSError):
+                # An RST instead of an orderly end.
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+        self._flowing.set()
+        return len(cut) // 2
+
     def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
         self._flowing.set()
         for each in self._sockets:
             with contextlib.suppress(OSError):
@@ -38,10 +59,15 @@ class Pausable:
         while True:
             try:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self._target))
             except OSError:
                 return
-            self._sockets += [client, server]
+            try:
+                server = socket.create_connection(("127.0.0.1", self._target))
+            except OSError:
+                client.close()  # nobody serves there at this moment
+                continue
+            with self._lock:
+                self._sockets += [client, server]
             for source, sink, held in ((client, server, False), (server, client, True)):
                 pump = threading.Thread(target=self._pump, args=(source, sink, held), daemon=True)
                 pump.start()
@@ -52,3 +78,6 @@ class Pausable:
                 if held:
                     self._flowing.wait()
                 sink.sendall(data)
+        # The other side learns that this one has ended.
+        with contextlib.suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -17,7 +18,9 @@ from telegram_hybrid.connect import postgres
 from telegram_hybrid.connect.broker import open_broker
 from telegram_hybrid.connect.redis import open_redis
 from telegram_hybrid.delivery.consumer import Consumer
+from telegram_hybrid.delivery.letterbox import DeadLetters
 from telegram_hybrid.delivery.relay import Relay
+from telegram_hybrid.delivery.replay import replay
 from telegram_hybrid.delivery.subscription import ALL_CHANNELS, Handler, Subscription, consumer
 from telegram_hybrid.delivery.wake import RedisWake
 from telegram_hybrid.delivery.worker import Worker
@@ -70,6 +73,12 @@ class Hybrid:
         self._workers: WeakSet[Worker] = WeakSet()
         self.messages = Messages(self.engine, schema, self._transactions, self.cache)
         self.channels = Channels(self._connection, schema)
+        self.dead_letters = DeadLetters(
+            self._connection,
+            schema,
+            self._open_broker() if settings.broker_url else None,
+            self._topology,
+        )
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -130,6 +139,22 @@ class Hybrid:
         )
         self._workers.add(made)
         return made
+
+    def replay(
+        self,
+        *,
+        channel_id: int | None = None,
+        since: datetime | None = None,
+        queue: str | None = None,
+    ) -> int:
+        """Announce stored messages again, by fresh events; return how many.
+
+        See `delivery.replay.replay`. To hand given-up events out again: `dead_letters.replay_all`.
+        """
+        with self.transaction() as tx:
+            return replay(
+                tx.connection, self._schema, channel_id=channel_id, since=since, queue=queue
+            )
 
     def health(self, *, seconds: float = SECONDS) -> Health:
         """Ask all services at once how they are, and return after `seconds` at most.

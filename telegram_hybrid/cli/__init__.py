@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from telegram_hybrid._version import __version__
-from telegram_hybrid.cli import demo, health, importing, migrating, services, stack
+from telegram_hybrid.cli import demo, dlq, health, importing, migrating, outbox, services, stack
 from telegram_hybrid.cli.errors import OK, guarded
 
 _HELP = """
@@ -45,6 +45,8 @@ app.command("demo")(demo.command)
 app.command("import")(importing.command)
 app.command("relay")(services.relay)
 app.command("consume")(services.consume)
+app.add_typer(dlq.app, name="dlq")
+app.add_typer(outbox.app, name="outbox")
 app.add_typer(migrating.app, name="migrate")
 app.command("health")(health.command)
 app.add_typer(stack.app, name="stack")

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import NAMESPACE_OID, UUID, uuid5
 
+import attrs
 import msgspec
 
 from telegram_hybrid.model import Event
@@ -49,6 +50,43 @@ def of_unreadable(
         traceparent=None,
         occurred_at=datetime.now(UTC),
         sequence=0,
+    )
+
+
+@attrs.frozen(slots=True)
+class Death:
+    """Why the broker dead-lettered a message, in its own words ("rejected", "delivery_limit", ..),
+    out of which queue, and how often that has happened."""
+
+    queue: str
+    reason: str
+    count: int
+
+    @property
+    def rejected(self) -> bool:
+        """Whether a consumer did it, which has written a row itself if it is one of ours."""
+        return self.reason == "rejected"
+
+    def told(self) -> str:
+        """The reason for a person."""
+        if self.reason == "delivery_limit":
+            return (
+                "delivery_limit: handed out as often as the queue allows, and never acknowledged; "
+                "its consumers may have died of it"
+            )
+        return f"{self.reason}: by the broker" if not self.rejected else "rejected by a consumer"
+
+
+def death_of(headers: Mapping[str, Any], unknown_queue: str) -> Death:
+    """Read the latest death of a message from its "x-death" header (RabbitMQ, "Dead Letter
+    Exchanges"); one without it died in `unknown_queue`."""
+    deaths = headers.get("x-death")
+    latest = deaths[0] if isinstance(deaths, list) and deaths else None
+    if not isinstance(latest, dict):
+        return Death(unknown_queue, "unknown", 0)
+    queue, reason, count = (latest.get(name) for name in ("queue", "reason", "count"))
+    return Death(
+        str(queue or unknown_queue), str(reason or "unknown"), count if type(count) is int else 0
     )
 
 

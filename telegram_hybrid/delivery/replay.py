@@ -41,7 +41,7 @@ def replay(
         checks.channel_id("channel_id", channel_id)
     if since is not None:
         since = checks.instant("since", since)
-    channels = [channel_id] if channel_id is not None else _channels(connection, schema)
+    channels = [channel_id] if channel_id is not None else stored_channels(connection, schema)
     lock_channels(connection, schema, channels)
     written = 0
     for channel in channels:
@@ -57,7 +57,8 @@ def _type(message: Message) -> EventType:
     return EventType.RECEIVED if message.deleted_at is None else EventType.DELETED
 
 
-def _channels(connection: Connection, schema: str) -> list[int]:
+def stored_channels(connection: Connection, schema: str) -> list[int]:
+    """Return the channels of which messages are stored, by id."""
     return list(connection.execute(sql(_CHANNELS, schema)).scalars())
 
 

@@ -97,9 +97,9 @@ class Campaign:
             self._keep("relay", number, options=options)
         for number, batch in enumerate((1, 20)):
             self._keep("consume", number, options={"batch": batch, "single_active": True})
-        self._await("the first effects", lambda: self.count("effects") > 20, 60.0)
+        self._await("the first effects", lambda: self.count("effects") > 20, 180.0)
 
-    def settle(self, seconds: float = 120.0) -> str | None:
+    def settle(self, seconds: float = 240.0) -> str | None:
         """Stop the writers, wait until every event is handled, stop all; say what is left over."""
         for each in self.keepers:
             if each.role == "write":

@@ -208,6 +208,11 @@ def _outbox(tables: MetaData) -> None:
         Column("message_id", BigInteger, nullable=False),
         Column("processed_at", _TIME, nullable=False, server_default=func.now()),
         PrimaryKeyConstraint("queue", "event_id", name="inbox_pkey"),
+        # Old rows are forgotten in small batches, a share of a large table at a time.
+        postgresql_with={
+            "autovacuum_vacuum_scale_factor": "0",
+            "autovacuum_vacuum_threshold": "20000",
+        },
     )
     Table(
         "dead_letters",
@@ -220,6 +225,23 @@ def _outbox(tables: MetaData) -> None:
         Column("attempts", Integer, nullable=False),
         Column("reason", Text, nullable=False),
         Column("failed_at", _TIME, nullable=False, server_default=func.now()),
+        # Of one that was replayed or discarded: when, which, and what was said about it.
+        Column("settled_at", _TIME),
+        Column("outcome", Text),
+        Column("note", Text),
         PrimaryKeyConstraint("id", name="dead_letters_pkey"),
+        CheckConstraint(
+            "(settled_at IS NULL) = (outcome IS NULL)"
+            " AND (outcome IN ('replayed', 'discarded') OR outcome IS NULL)",
+            name="dead_letters_settled_whole",
+        ),
         Index("dead_letters_event_id", "event_id"),
+        # In the order of a replay.
+        Index(
+            "dead_letters_open",
+            "channel_id",
+            "sequence",
+            "id",
+            postgresql_where=text("settled_at IS NULL"),
+        ),
     )

@@ -13,7 +13,7 @@ from weakref import WeakSet
 import kombu
 from sqlalchemy import Connection
 
-from telegram_hybrid.cache import MessageCache
+from telegram_hybrid.cache import Lifetimes, MessageCache
 from telegram_hybrid.connect import postgres
 from telegram_hybrid.connect.broker import open_broker
 from telegram_hybrid.connect.redis import open_redis
@@ -26,7 +26,7 @@ from telegram_hybrid.delivery.wake import RedisWake
 from telegram_hybrid.delivery.worker import Worker
 from telegram_hybrid.errors import ConfigurationError
 from telegram_hybrid.health import SECONDS, Health, check
-from telegram_hybrid.model import Change
+from telegram_hybrid.model import ChannelWrite
 from telegram_hybrid.repositories.channels import Channels
 from telegram_hybrid.repositories.messages import Messages
 from telegram_hybrid.repositories.partitions import Partitions
@@ -61,15 +61,16 @@ class Hybrid:
         self.cache = MessageCache(
             self._redis,
             Keys(settings.redis_prefix),
-            message_ttl=settings.message_ttl,
-            seen_ttl=settings.seen_ttl,
+            Lifetimes(message=settings.message_ttl, seen=settings.seen_ttl),
             window_size=settings.window_size,
         )
         self._schema = schema = settings.database_schema
         # Never through the pooler, whose connections the waiting writers hold.
         engine = postgres.open_engine(settings, pooled=False, direct=True)
         self._partitions = Partitions(engine, schema)
-        self._transactions = Transactions(self.engine, schema, self._partitions, self._after_commit)
+        self._transactions = Transactions(
+            self.engine, schema, self._partitions, self.cache.mark, self._after_commit
+        )
         self._workers: WeakSet[Worker] = WeakSet()
         self.messages = Messages(self.engine, schema, self._transactions, self.cache)
         self.channels = Channels(self._connection, schema)
@@ -101,7 +102,7 @@ class Hybrid:
             self.engine,
             self._schema,
             self._open_broker(),
-            self.cache.invalidate,
+            self.cache.repair,
             wake,
             topology=self._topology,
             **options,
@@ -225,8 +226,8 @@ class Hybrid:
     def _connection(self) -> AbstractContextManager[Connection]:
         return postgres.transaction(self.engine)
 
-    def _after_commit(self, changes: list[Change]) -> None:
+    def _after_commit(self, writes: list[ChannelWrite]) -> None:
         # Both may fail without harm: the relay applies every invalidation again before it
         # publishes, and polls when nobody wakes it.
-        self.cache.invalidate(changes)
+        self.cache.invalidate(writes)
         self.cache.wake()

@@ -1,8 +1,19 @@
 """The cache-aside reads: protocol sans I/O, windows, and the shell over redis-py."""
 
+from telegram_hybrid.cache.protocol import Lifetimes
+from telegram_hybrid.cache.requests import Load, Loaded
 from telegram_hybrid.cache.shell import MessageCache
 from telegram_hybrid.cache.stats import CacheStats
 from telegram_hybrid.cache.window import after_from, latest_from
 from telegram_hybrid.schema.redis.values import Window
 
-__all__ = ["CacheStats", "MessageCache", "Window", "after_from", "latest_from"]
+__all__ = [
+    "CacheStats",
+    "Lifetimes",
+    "Load",
+    "Loaded",
+    "MessageCache",
+    "Window",
+    "after_from",
+    "latest_from",
+]

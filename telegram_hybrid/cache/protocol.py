@@ -1,13 +1,17 @@
 """The cache-aside protocol, sans I/O: generators that yield requests and are sent the replies.
 
     hit    Get
-    miss   Get -> Lease -> Load -> Fill
-    write  commit -> Invalidate
+    miss   Get -> Lease -> Load -> Fill          the one reader that is granted the lease
+           Get -> Lease -> Await -> Get ...      everybody else
+    write  lock the channel -> ... -> Mark -> commit -> Invalidate
 
-Two rules make a fill safe. The loader's snapshot begins after the lease was granted, so it holds
-everything that was committed before; and an invalidation takes the lease away, so a loader that
-may have read the state before a commit cannot fill after it (promise P5). A reader without a
-lease answers from the database and fills nothing.
+Three rules make a fill safe. The load begins after the lease was granted, so it holds everything
+that was committed before. A mark and an invalidation take the lease away, so a loader that may
+have read the state before a commit cannot fill after it (promise P5). And nothing is filled that
+was loaded while a writer held its channel's lock: such a writer may have marked before the lease
+was granted. Together they keep hits as new as the last commit, also when the writer dies between
+commit and invalidation, and when Redis loses keys; only a Redis that loses acknowledged writes,
+or that a writer could not reach, falls back to what was last invalidated.
 
 The reply to a request to Redis is None if Redis failed; the generator then asks it nothing more
 and goes to the database, so that one read pays for one timeout at most (promise P7). Whatever
@@ -16,115 +20,55 @@ happens, a read yields `Load` at most once, and once for each key that the cache
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from math import log
+from random import random
+from time import time
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import attrs
 
-from telegram_hybrid.model import Change, EventType, Message
+from telegram_hybrid.cache.requests import (
+    Await,
+    Fill,
+    FillEntry,
+    Flag,
+    Get,
+    Grant,
+    Lease,
+    LeaseEntry,
+    Load,
+    Loaded,
+    Request,
+)
+from telegram_hybrid.model import Message
 from telegram_hybrid.schema.redis import values
 from telegram_hybrid.schema.redis.keys import Keys
-from telegram_hybrid.schema.redis.values import Window
+from telegram_hybrid.schema.redis.values import Life, Window
 
 T = TypeVar("T")
 
 
 @attrs.frozen(slots=True, kw_only=True)
 class Lifetimes:
-    """How long what we store lives, in seconds."""
+    """How long what we store lives, in seconds.
+
+    Values live up to a tenth less, at random, so that what was filled together does not expire
+    together. `early` is XFetch's beta: how eagerly hot values are loaded again before they expire,
+    0 for never.
+    """
 
     message: float = 3600.0
+    absent: float = 60.0
     seen: float = 7200.0
     window: float = 3600.0
     lease: float = 10.0
+    early: float = 1.0
 
     @property
     def tombstone(self) -> float:
-        """Longer than every value and lease that existed when it was set.
-
-        So whatever could still contradict a tombstone is refused by a fill, or found by an audit.
-        """
+        """Longer than any load takes that began before it."""
         return max(self.message, self.window) + self.lease
-
-
-@attrs.frozen(slots=True)
-class Get:
-    """Read values. Reply: one `bytes | None` per key, in order."""
-
-    keys: Sequence[str]
-
-
-@attrs.frozen(slots=True)
-class LeaseEntry:
-    """A key to lease. `undecodable`: what is there could not be decoded, so discard it."""
-
-    key: str
-    token: str
-    seconds: float
-    undecodable: bool = False
-
-
-@attrs.frozen(slots=True)
-class Lease:
-    """Ask for leases. Reply: one bool per entry, in order: granted."""
-
-    entries: Sequence[LeaseEntry]
-
-
-@attrs.frozen(slots=True)
-class Load:
-    """Read from the database, in a snapshot that begins now. Reply: what the caller's loader gave.
-
-    `ids` are message ids; for a window there are none.
-    """
-
-    ids: list[int]
-
-
-@attrs.frozen(slots=True)
-class FillEntry:
-    """A value to store under the lease that `token` won."""
-
-    key: str
-    token: str
-    version: int
-    value: bytes
-    seconds: float
-
-
-@attrs.frozen(slots=True)
-class Fill:
-    """Store values under their leases. No reply is needed."""
-
-    entries: Sequence[FillEntry]
-
-
-@attrs.frozen(slots=True)
-class Flag:
-    """Store seen flags. No reply is needed."""
-
-    keys: Sequence[str]
-    seconds: float
-
-
-@attrs.frozen(slots=True)
-class InvalidateEntry:
-    """A key whose value may be older than `version`; its tombstone is kept for `seconds`."""
-
-    key: str
-    version: int
-    seconds: float
-
-
-@attrs.frozen(slots=True)
-class Invalidate:
-    """Drop values and leases, raise tombstones. Reply: True if all of it was applied."""
-
-    entries: Sequence[InvalidateEntry]
-
-
-RedisRequest: TypeAlias = Get | Lease | Fill | Flag | Invalidate
-Request: TypeAlias = Load | RedisRequest
 
 
 @attrs.frozen(slots=True)
@@ -140,125 +84,204 @@ class Answer(Generic[T]):
 Reading: TypeAlias = Generator[Request, Any, Answer[T]]
 
 
-def read_messages(
-    keys: Keys,
-    lives: Lifetimes,
-    channel_id: int,
-    message_ids: Iterable[int],
-    new_token: Callable[[], str],
-) -> Reading[dict[int, Message]]:
-    """Read messages of one channel: {message_id: message}, without those that are not stored.
+@attrs.frozen(slots=True)
+class _Kind(Generic[T]):
+    """How values of one kind are stored: each function also gets the id that names the value.
 
-    A message is returned as it is, deleted or not. What is not stored is not cached either: its
-    lease runs out by itself.
+    `decode` returns None for what is not such a value, `encode` for what should not be stored;
+    `enough` says whether a value, though right, answers the question.
     """
-    names = {message_id: keys.message(channel_id, message_id) for message_id in message_ids}
-    if not names:
-        return Answer({}, 0, 0)
-    stored = yield Get(list(names.values()))
-    if stored is None:
-        return Answer((yield Load(list(names))), 0, len(names))
-    found: dict[int, Message] = {}
-    misses: dict[int, bool] = {}
-    for message_id, data in zip(names, stored, strict=True):
-        message = data and values.decode_message(data, channel_id, message_id)
-        if message:
-            found[message_id] = message
-        else:
-            misses[message_id] = data is not None
-    hits = len(found)
-    if misses:
-        found |= yield from _load_and_fill(lives, names, misses, new_token())
-    return Answer(found, hits, len(misses))
+
+    decode: Callable[[bytes, int], tuple[T, Life] | None]
+    encode: Callable[[Any, int, Life], bytes | None]
+    pick: Callable[[Any, int], T]
+    seconds: Callable[[Any, int], float]
+    enough: Callable[[T], bool] = lambda _: True
 
 
-def _load_and_fill(
-    lives: Lifetimes, names: dict[int, str], misses: dict[int, bool], token: str
-) -> Generator[Request, Any, dict[int, Message]]:
-    """Lease, load and fill what was missed; `misses` says for each if it was undecodable."""
-    granted = yield Lease(
-        [LeaseEntry(names[i], token, lives.lease, bad) for i, bad in misses.items()]
-    )
-    loaded: dict[int, Message] = yield Load(list(misses))
-    fills = []
-    for message_id, ours in zip(misses, granted or (), strict=False):
-        message = loaded.get(message_id)
-        if ours and message is not None and (value := values.encode_message(message)):
-            entry = FillEntry(names[message_id], token, message.version, value, lives.message)
-            fills.append(entry)
-    if fills:
-        yield Fill(fills)
-    return loaded
+@attrs.frozen(slots=True, kw_only=True)
+class Protocol:
+    """The reads of one cache. `now` is the time in Unix seconds, `chance` is uniform in [0, 1)."""
+
+    keys: Keys
+    lives: Lifetimes
+    new_token: Callable[[], str]
+    now: Callable[[], float] = time
+    chance: Callable[[], float] = random
+
+    def message(self, channel_id: int, message_id: int) -> Reading[Message | None]:
+        """Read one message, deleted or not; None if it is not stored."""
+        key = self.keys.message(channel_id, message_id)
+        return self._one(channel_id, key, message_id, [message_id], self._messages(channel_id))
+
+    def messages(self, channel_id: int, message_ids: Iterable[int]) -> Reading[dict[int, Message]]:
+        """Read messages of one channel: {message_id: message}, without those not stored."""
+        names = {number: self.keys.message(channel_id, number) for number in message_ids}
+        answer = yield from self._many(channel_id, names, self._messages(channel_id))
+        found = {number: one for number, one in answer.value.items() if one is not None}
+        return Answer(found, answer.hits, answer.misses)
+
+    def window(self, channel_id: int, limit: int) -> Reading[Window]:
+        """Read the head window of a channel, with its newest `limit` messages."""
+        key = self.keys.window(channel_id)
+        kind: _Kind[Window] = _Kind(
+            decode=lambda data, _: values.decode_window(data, channel_id),
+            encode=lambda loaded, _, life: values.encode_window(loaded, life),
+            pick=lambda loaded, _: loaded,
+            seconds=lambda *_: self.lives.window,
+            enough=lambda window: window.complete or len(window.messages) >= limit,
+        )
+        return self._one(channel_id, key, 0, [], kind)
+
+    def pages(self, channel_id: int, numbers: Iterable[int]) -> Reading[dict[int, Window]]:
+        """Read pages of a channel by number. `Load` is given numbers, and wants them all."""
+        names = {number: self.keys.page(channel_id, number) for number in numbers}
+        kind: _Kind[Window] = _Kind(
+            decode=lambda data, number: _page(data, channel_id, number),
+            encode=lambda loaded, number, life: values.encode_window(loaded[number], life),
+            pick=lambda loaded, number: loaded[number],
+            seconds=lambda *_: self.lives.window,
+        )
+        return self._many(channel_id, names, kind)
+
+    def seen(self, channel_id: int, message_ids: Iterable[int]) -> Reading[set[int]]:
+        """Find which messages are stored, deleted ones included.
+
+        "Stored" is said only after the database said so, and is never unsaid: it needs no lease,
+        no version and no invalidation.
+        """
+        names = {number: self.keys.seen(channel_id, number) for number in message_ids}
+        if not names:
+            return Answer(set(), 0, 0)
+        flags = yield Get(list(names.values()))
+        known = {i for i, flag in zip(names, flags or (), strict=False) if flag == values.SEEN}
+        unknown = [number for number in names if number not in known]
+        if not unknown:
+            return Answer(known, len(known), 0)
+        loaded: Loaded = yield Load(unknown)
+        stored: Any = loaded.value
+        if stored and flags is not None:
+            flagged = [names[number] for number in unknown if number in stored]
+            yield Flag(flagged, self.lives.seen)
+        return Answer(known | stored, len(known), len(unknown))
+
+    def _one(
+        self, channel_id: int, key: str, number: int, ids: Sequence[int], kind: _Kind[T]
+    ) -> Reading[T]:
+        """Read one value; of many readers that miss it, one loads it and the others wait."""
+        patience = self.lives.lease
+        while True:
+            stored = yield Get([key])
+            if stored is None:
+                return Answer(kind.pick((yield Load(ids)).value, number), 0, 1)
+            data: bytes | None = stored[0]
+            found = kind.decode(data, number) if data is not None else None
+            hit = found is not None and kind.enough(found[0])
+            if found and hit and not self._is_early(found[1]):
+                return Answer(found[0], 1, 0)
+            token = self.new_token()
+            entry = LeaseEntry(key, token, self.lives.lease, data is not None and found is None)
+            grants: list[Grant] | None = yield Lease([entry])
+            grant = grants[0] if grants else Grant(False)
+            if grant.granted:
+                value = yield from self._load(channel_id, {number: key}, token, ids, kind)
+                return Answer(kind.pick(value, number), 0, 1)
+            if found and hit:
+                return Answer(found[0], 1, 0)
+            if not grant.left or patience <= 0:
+                return Answer(kind.pick((yield Load(ids)).value, number), 0, 1)
+            # Not much longer than the lease: it may end a moment later than was said.
+            seconds = min(grant.left + 0.001, patience)
+            patience -= seconds
+            yield Await(key, seconds)
+
+    def _many(
+        self, channel_id: int, names: Mapping[int, str], kind: _Kind[T]
+    ) -> Reading[dict[int, T]]:
+        """Read several values; what is missed is loaded at once, whoever else is loading it."""
+        if not names:
+            return Answer({}, 0, 0)
+        stored = yield Get(list(names.values()))
+        if stored is None:
+            value = (yield Load(list(names))).value
+            return Answer({number: kind.pick(value, number) for number in names}, 0, len(names))
+        answers: dict[int, T] = {}
+        missed: dict[int, bool] = {}
+        for number, data in zip(names, stored, strict=True):
+            found = kind.decode(data, number) if data is not None else None
+            if found is not None:
+                answers[number] = found[0]
+            else:
+                missed[number] = data is not None
+        hits = len(answers)
+        if missed:
+            token = self.new_token()
+            grants: list[Grant] | None = yield Lease(
+                [LeaseEntry(names[i], token, self.lives.lease, bad) for i, bad in missed.items()]
+            )
+            granted = zip(missed, grants or (), strict=False)
+            ours = {number: names[number] for number, grant in granted if grant.granted}
+            value = yield from self._load(channel_id, ours, token, list(missed), kind)
+            answers |= {number: kind.pick(value, number) for number in missed}
+        return Answer(answers, hits, len(missed))
+
+    def _load(
+        self,
+        channel_id: int,
+        ours: Mapping[int, str],
+        token: str,
+        ids: Sequence[int],
+        kind: _Kind[T],
+    ) -> Generator[Request, Any, Any]:
+        """Load `ids`, and fill those that we have the lease of, or give it back."""
+        began = self.now()
+        try:
+            loaded: Loaded = yield Load(ids, bool(ours))
+        except Exception:
+            if ours:
+                yield Fill(channel_id, [FillEntry(key, token) for key in ours.values()])
+            raise
+        cost = max(0.0, self.now() - began)
+        entries = []
+        for number, key in ours.items():
+            seconds = kind.seconds(loaded.value, number) * (1 - self.chance() / 10)
+            life = Life(self.now() + seconds, cost)
+            value = kind.encode(loaded.value, number, life) if loaded.quiet else None
+            entries.append(FillEntry(key, token, loaded.as_of, value or b"", seconds))
+        if entries:
+            yield Fill(channel_id, entries)
+        return loaded.value
+
+    def _is_early(self, life: Life) -> bool:
+        """Whether this reader should load a value again although it has not expired.
+
+        "Optimal Probabilistic Cache Stampede Prevention" (Vattani, Chierichetti, Lowenstein, VLDB
+        2015): the nearer the expiry and the dearer the load, the likelier.
+        """
+        gap = life.cost * self.lives.early * -log(1.0 - self.chance())
+        return self.now() + gap >= life.until
+
+    def _messages(self, channel_id: int) -> _Kind[Message | None]:
+        def decode(data: bytes, number: int) -> tuple[Message | None, Life] | None:
+            cached = values.decode_message(data, channel_id, number)
+            return (cached.message, cached.life) if cached else None
+
+        def encode(loaded: dict[int, Message], number: int, life: Life) -> bytes | None:
+            message = loaded.get(number)
+            if message is None:
+                return values.encode_absence(life)
+            return values.encode_message(message, life)
+
+        return _Kind(
+            decode=decode,
+            encode=encode,
+            pick=lambda loaded, number: loaded.get(number),
+            seconds=lambda loaded, number: (
+                self.lives.message if number in loaded else self.lives.absent
+            ),
+        )
 
 
-def read_window(
-    keys: Keys, lives: Lifetimes, channel_id: int, new_token: Callable[[], str]
-) -> Reading[Window | None]:
-    """Read the head window of a channel; None if it is not there and not ours to build.
-
-    The caller then asks the database for just what it needs, which is less than a window. A
-    window has no row version: two commits may become visible in the other order than their
-    versions were drawn. Its fill is guarded by the lease alone.
-    """
-    key = keys.window(channel_id)
-    stored = yield Get([key])
-    if stored is None:
-        return Answer(None, 0, 1)
-    window = stored[0] and values.decode_window(stored[0], channel_id)
-    if window:
-        return Answer(window, 1, 0)
-    token = new_token()
-    granted = yield Lease([LeaseEntry(key, token, lives.lease, stored[0] is not None)])
-    if not granted or not granted[0]:
-        return Answer(None, 0, 1)
-    loaded: Window = yield Load([])
-    if value := values.encode_window(loaded):
-        yield Fill([FillEntry(key, token, loaded.version, value, lives.window)])
-    return Answer(loaded, 0, 1)
-
-
-def read_seen(
-    keys: Keys, lives: Lifetimes, channel_id: int, message_ids: Iterable[int]
-) -> Reading[set[int]]:
-    """Find which messages are stored, deleted ones included.
-
-    "Stored" is said only after the database said so, and is never unsaid: it needs no lease, no
-    version and no invalidation.
-    """
-    names = {message_id: keys.seen(channel_id, message_id) for message_id in message_ids}
-    if not names:
-        return Answer(set(), 0, 0)
-    flags = yield Get(list(names.values()))
-    known = {i for i, flag in zip(names, flags or (), strict=False) if _is_set(flag)}
-    unknown = [message_id for message_id in names if message_id not in known]
-    if not unknown:
-        return Answer(known, len(known), 0)
-    stored: set[int] = yield Load(unknown)
-    if stored and flags is not None:
-        flagged = [names[message_id] for message_id in unknown if message_id in stored]
-        yield Flag(flagged, lives.seen)
-    return Answer(known | stored, len(known), len(unknown))
-
-
-def _is_set(flag: bytes | None) -> bool:
-    return flag == values.SEEN
-
-
-def invalidation(keys: Keys, lives: Lifetimes, changes: Iterable[Change]) -> Invalidate:
-    """Decide what committed changes make stale: one entry per key, with the newest version.
-
-    Every change touches its channel's window, with version 0, because a window has no row
-    version and its lease alone guards it. A received message has no value of its own yet: absence
-    is not cached, and a reader that leased the key before the commit fills either nothing or the
-    committed row.
-    """
-    newest: dict[str, int] = {}
-    for change in changes:
-        channel_id, message_id = change.key
-        newest[keys.window(channel_id)] = 0
-        if change.type is not EventType.RECEIVED:
-            key = keys.message(channel_id, message_id)
-            newest[key] = max(change.version, newest.get(key, 0))
-    return Invalidate(
-        [InvalidateEntry(key, version, lives.tombstone) for key, version in newest.items()]
-    )
+def _page(data: bytes, channel_id: int, number: int) -> tuple[Window, Life] | None:
+    found = values.decode_window(data, channel_id)
+    return found if found and found[0].lo == number * values.PAGE else None

@@ -1,42 +1,42 @@
-"""MessageCache: the blocking shell that performs the protocol's requests with redis-py."""
+"""MessageCache: the blocking shell that drives the protocol with a Redis and with loaders."""
 
 from __future__ import annotations
 
-import logging
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from redis import Redis
-from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from telegram_hybrid.cache import protocol
-from telegram_hybrid.cache.protocol import Fill, Flag, Get, Lease, Lifetimes, Load
+from telegram_hybrid.cache.driver import Driver, Loader
+from telegram_hybrid.cache.protocol import Answer, Lifetimes, Protocol
+from telegram_hybrid.cache.requests import (
+    Invalidate,
+    Load,
+    Mark,
+)
 from telegram_hybrid.cache.stats import CacheStats, Tally
+from telegram_hybrid.cache.store import Store
 from telegram_hybrid.cache.wake import Wake
-from telegram_hybrid.model import Change, Message
-from telegram_hybrid.schema.redis import scripts, values
+from telegram_hybrid.cache.writes import group
+from telegram_hybrid.model import Change, ChannelWrite, Message
 from telegram_hybrid.schema.redis.keys import Keys
-from telegram_hybrid.schema.redis.scripts import Call
 from telegram_hybrid.schema.redis.values import Window
 
 T = TypeVar("T")
-_log = logging.getLogger("telegram_hybrid.cache")
-_new_token = partial(secrets.token_hex, 8)
-_UNREACHABLE = "unreachable"
 
 
 class MessageCache:
-    """Cache-aside reads of messages, head windows and seen flags, and their invalidation.
+    """Cache-aside reads of messages, head windows and seen flags, and what writers tell it.
 
     `redis` is a client with `decode_responses` off (`connect.redis.open_redis` makes one); with
-    None every read goes to its loader (promise P7). Lifetimes are seconds; `window_size` is the
-    most messages a window holds.
+    None every read goes to its loader (promise P7). `window_size` is the most messages that a
+    question to a window may ask for.
 
-    A loader is called at most once per read, with the ids that the cache did not answer. It must
-    begin its snapshot when it is called and see committed rows only: never read through the cache
-    inside an open transaction (P2). Errors of Redis never reach the caller; a loader's always do.
+    A loader gets the `Load` and answers with `Loaded`. It must begin its snapshot when it is
+    called and see committed rows only: never read through the cache inside an open transaction
+    (P2). Errors of Redis never reach the caller; a loader's always do.
 
     Threads may share one. After restoring an older database, delete our keys: seen flags are
     believed without asking.
@@ -46,74 +46,87 @@ class MessageCache:
         self,
         redis: Redis | None,
         keys: Keys,
+        lives: Lifetimes | None = None,
         *,
-        message_ttl: float = 3600.0,
-        seen_ttl: float = 7200.0,
-        window_ttl: float = 3600.0,
-        lease_ttl: float = 10.0,
         window_size: int = 100,
     ) -> None:
         if window_size < 1:
             raise ValueError(f"window_size: expected at least 1, got {window_size}")
         self.keys = keys
         self.window_size = window_size
-        self._redis = redis
-        self._lives = Lifetimes(
-            message=message_ttl, seen=seen_ttl, window=window_ttl, lease=lease_ttl
-        )
+        #: Messages in a full window: some more, so that deletions do not cut it short at once.
+        self.window_capacity = window_size + max(1, window_size // 4)
+        lives = lives or Lifetimes()
         self._tally = Tally()
-        self._problems: set[str] = set()
-        self._wake = Wake(self._publish_wake)
+        self._protocol = Protocol(keys=keys, lives=lives, new_token=partial(secrets.token_hex, 8))
+        self._store: Store | None = None
+        if redis is not None:
+            self._store = Store(redis, keys, lives, self.window_capacity, self._tally)
+            self._driver = Driver(self._store)
+            self._wake = Wake(self._store.publish_wake)
+
+    def get(self, channel_id: int, message_id: int, load: Loader) -> Message | None:
+        """Return one message, deleted or not; None if it is not stored."""
+        if self._store is None:
+            found: dict[int, Message] = load(Load([message_id])).value
+            return found.get(message_id)
+        key = self.keys.message(channel_id, message_id)
+        begin = partial(self._protocol.message, channel_id, message_id)
+        return self._counted(self._driver.share(key, begin, load))
 
     def get_many(
-        self,
-        channel_id: int,
-        message_ids: Iterable[int],
-        load: Callable[[list[int]], dict[int, Message]],
+        self, channel_id: int, message_ids: Iterable[int], load: Loader
     ) -> dict[int, Message]:
         """Return {message_id: message} of those that are stored, deleted ones included."""
-        if self._redis is None:
-            return load(ids) if (ids := list(dict.fromkeys(message_ids))) else {}
-        reading = protocol.read_messages(
-            self.keys, self._lives, channel_id, message_ids, _new_token
-        )
-        return self._perform(self._redis, reading, load)
+        ids = list(dict.fromkeys(message_ids))
+        if self._store is None:
+            return load(Load(ids)).value if ids else {}
+        reading = self._protocol.messages(channel_id, ids)
+        return self._counted(self._driver.run(reading, load))
 
-    def window(self, channel_id: int, load: Callable[[int], Window]) -> Window | None:
-        """Return the head window of a channel, from the cache or just loaded for it.
+    def window(self, channel_id: int, limit: int, load: Loader) -> Window | None:
+        """Return the head window of a channel, with its newest `limit` messages.
 
-        `load` is given `window_size` and returns `Window.of` that many rows. None means there is
-        none to be had (no Redis, or another reader is building it): ask the database for exactly
-        what is needed.
+        A loader that is not `guarded` need not load more than those.
         """
-        if self._redis is None:
-            return None
-        reading = protocol.read_window(self.keys, self._lives, channel_id, _new_token)
-        return self._perform(self._redis, reading, lambda _: load(self.window_size))
+        if self._store is None:
+            window: Window | None = load(Load([])).value
+            return window
+        key = self.keys.window(channel_id)
+        begin = partial(self._protocol.window, channel_id, limit)
+        return self._counted(self._driver.share(key, begin, load))
 
-    def seen(
-        self, channel_id: int, message_ids: Iterable[int], load: Callable[[list[int]], set[int]]
-    ) -> set[int]:
+    def seen(self, channel_id: int, message_ids: Iterable[int], load: Loader) -> set[int]:
         """Return those ids of a channel that are stored, deleted ones included."""
-        if self._redis is None:
-            return load(ids) if (ids := list(dict.fromkeys(message_ids))) else set()
-        reading = protocol.read_seen(self.keys, self._lives, channel_id, message_ids)
-        return self._perform(self._redis, reading, load)
+        ids = list(dict.fromkeys(message_ids))
+        if self._store is None:
+            return load(Load(ids)).value if ids else set()
+        reading = self._protocol.seen(channel_id, ids)
+        return self._counted(self._driver.run(reading, load))
 
-    def invalidate(self, changes: Iterable[Change]) -> bool:
-        """Make the cache forget what committed changes made stale; one round trip for all.
+    def mark(self, writes: Sequence[ChannelWrite]) -> bool:
+        """Serve nothing any more that a transaction changed, just before it commits.
+
+        To be called while it holds its channels' locks. Returns False if Redis failed it: then
+        hits may be older than the commit until it is invalidated.
+        """
+        return not writes or self._store is None or self._store.ask(Mark(writes)) is True
+
+    def invalidate(self, writes: Sequence[ChannelWrite]) -> bool:
+        """Make the cache forget what a commit made stale; one round trip for all.
 
         Returns False if Redis failed it, wholly or in part: then the relay has to repeat it. That
         is never raised, because the commit has happened.
         """
-        request = protocol.invalidation(self.keys, self._lives, changes)
-        if self._redis is None or not request.entries:
-            return True
-        return self._ask(self._redis, request) is True
+        return not writes or self._store is None or self._store.ask(Invalidate(writes)) is True
+
+    def repair(self, changes: Iterable[Change]) -> bool:
+        """Invalidate what was committed, in the place of writers that may have died."""
+        return self.invalidate(group(changes))
 
     def wake(self) -> None:
         """Tell relays that rows were committed: at once, or at the end of `wake.INTERVAL`."""
-        if self._redis is not None:
+        if self._store is not None:
             self._wake()
 
     def stats(self) -> CacheStats:
@@ -122,125 +135,10 @@ class MessageCache:
 
     def close(self) -> None:
         """Drop a wake that is still to come. The client stays open; its maker closes it."""
-        self._wake.close()
+        if self._store is not None:
+            self._wake.close()
+            self._store.close()
 
-    def _perform(
-        self, redis: Redis, reading: protocol.Reading[T], load: Callable[[list[int]], Any]
-    ) -> T:
-        reply: Any = None
-        while True:
-            try:
-                request = reading.send(reply)
-            except StopIteration as done:
-                answer: protocol.Answer[T] = done.value
-                break
-            reply = load(request.ids) if isinstance(request, Load) else self._ask(redis, request)
+    def _counted(self, answer: Answer[T]) -> T:
         self._tally.add(hits=answer.hits, misses=answer.misses)
         return answer.value
-
-    def _ask(self, redis: Redis, request: protocol.RedisRequest) -> Any:
-        """Perform one request; None if Redis failed it."""
-        kind = type(request).__name__
-        try:
-            reply, error = self._reply(redis, request)
-        except (RedisError, OSError) as failure:
-            self._failed(_UNREACHABLE, failure)
-            return None
-        if error is not None:
-            self._failed(kind, error)
-        elif self._problems:
-            self._succeeded(kind)
-        return reply
-
-    def _reply(self, redis: Redis, request: protocol.RedisRequest) -> tuple[Any, Exception | None]:
-        """Return the reply and, if Redis refused any of the request, the first refusal."""
-        if isinstance(request, Get):
-            return _get(redis, request.keys), None
-        if isinstance(request, Flag):
-            return None, _first_error(_flag(redis, request))
-        replies = _run(redis, [self._call(entry) for entry in request.entries])
-        answered = [reply for reply in replies if not isinstance(reply, Exception)]
-        reply: Any = None
-        if isinstance(request, Lease):
-            reply = [not isinstance(reply, Exception) and reply[0] == 1 for reply in replies]
-            if discarded := sum(discarded for _, discarded in answered):
-                self._tally.add(discarded=discarded)
-                _log.warning("discarded %d undecodable or foreign values under our keys", discarded)
-        elif isinstance(request, Fill):
-            self._tally.add(fills=answered.count(1), fills_refused=answered.count(0))
-        else:
-            self._tally.add(invalidations=len(answered))
-            reply = len(answered) == len(replies)
-        return reply, _first_error(replies)
-
-    def _call(
-        self, entry: protocol.LeaseEntry | protocol.FillEntry | protocol.InvalidateEntry
-    ) -> Call:
-        match entry:
-            case protocol.LeaseEntry(key, token, seconds, undecodable):
-                return scripts.lease(self.keys, key, token, seconds, undecodable=undecodable)
-            case protocol.FillEntry(key, token, version, value, seconds):
-                return scripts.fill(self.keys, key, token, version, value, seconds)
-            case protocol.InvalidateEntry(key, version, seconds):
-                return scripts.invalidate(self.keys, key, version, seconds)
-
-    def _publish_wake(self) -> bool:
-        try:
-            if self._redis is not None:
-                self._redis.publish(self.keys.wake, b"")
-        except (RedisError, OSError) as error:
-            self._failed(_UNREACHABLE, error)
-            return False
-        return True
-
-    def _failed(self, problem: str, error: Exception) -> None:
-        self._tally.add(errors=1)
-        if problem not in self._problems:
-            self._problems.add(problem)
-            _log.warning("Redis %s: %s; reads go to the database meanwhile", problem, error)
-
-    def _succeeded(self, kind: str) -> None:
-        self._problems -= {_UNREACHABLE, kind}
-        if not self._problems:
-            _log.info("Redis answers again")
-
-
-def _get(redis: Redis, keys: Sequence[str]) -> Any:
-    if len(keys) > 1:
-        return redis.mget(keys)
-    try:
-        return [redis.get(keys[0])]
-    except ResponseError as error:
-        if not str(error).startswith("WRONGTYPE"):
-            raise
-        # Not bytes of ours whatever they are: undecodable, so the lease discards it.
-        return [b""]
-
-
-def _flag(redis: Redis, request: Flag) -> list[Any]:
-    pipeline = redis.pipeline(transaction=False)
-    for key in request.keys:
-        pipeline.set(key, values.SEEN, px=scripts.milliseconds(request.seconds))
-    return pipeline.execute(raise_on_error=False)
-
-
-def _run(redis: Redis, calls: Sequence[Call]) -> list[Any]:
-    """Run scripts in one round trip; an error stands in its reply's place.
-
-    A server that does not know a script (restarted, promoted, SCRIPT FLUSH) is sent its text.
-    """
-    pipeline = redis.pipeline(transaction=False)
-    for call in calls:
-        pipeline.evalsha(call.script.sha, len(call.keys), *call.keys, *call.args)
-    replies = pipeline.execute(raise_on_error=False)
-    unknown = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-    if unknown:
-        for call in (calls[index] for index in unknown):
-            pipeline.eval(call.script.text, len(call.keys), *call.keys, *call.args)
-        for index, reply in zip(unknown, pipeline.execute(raise_on_error=False), strict=True):
-            replies[index] = reply
-    return replies
-
-
-def _first_error(replies: Sequence[Any]) -> Exception | None:
-    return next((reply for reply in replies if isinstance(reply, Exception)), None)

@@ -1,7 +1,7 @@
 """Values only: messages, channels, events and results, frozen and checked; no I/O."""
 
 from telegram_hybrid.model.channel import Channel
-from telegram_hybrid.model.event import Change, Event, EventType
+from telegram_hybrid.model.event import Change, ChannelWrite, Event, EventType
 from telegram_hybrid.model.message import (
     Entity,
     Media,
@@ -16,6 +16,7 @@ from telegram_hybrid.model.results import Outcome, Revision, SaveCounts, Saved
 __all__ = [
     "Change",
     "Channel",
+    "ChannelWrite",
     "Entity",
     "Event",
     "EventType",

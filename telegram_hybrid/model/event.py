@@ -49,8 +49,23 @@ class Event:
 
 @attrs.frozen(slots=True)
 class Change:
-    """What a committed transaction did to one message: enough to invalidate what is cached."""
+    """What a transaction did to one message; `message` is how it left it, where that is known."""
 
     key: MessageKey
     version: int
     type: EventType
+    message: Message | None = None
+
+
+@attrs.frozen(slots=True)
+class ChannelWrite:
+    """What one transaction did to one channel: what the cache has to know of it.
+
+    The transaction brought the channel from version `previous` (None where that is not known) to
+    `version`, the highest of the rows it wrote.
+    """
+
+    channel_id: int
+    version: int
+    changes: tuple[Change, ...]
+    previous: int | None = None

@@ -25,6 +25,26 @@ def lock_channels(connection: Connection, schema: str, channel_ids: Iterable[int
     )
 
 
+def look(connection: Connection, schema: str, channel_id: int) -> tuple[int, bool]:
+    """Return the version of a channel, and whether no writer holds its lock at this moment.
+
+    To be asked before a snapshot is taken of what may be cached: in a transaction of its own,
+    which ends with this statement. A writer that waits counts as one that holds the lock.
+    """
+    version, quiet = connection.execute(
+        text(_LOOK.format(schema=schema)),
+        {"prefix": f"telegram_hybrid.channel.{schema}.", "channel_id": channel_id},
+    ).one()
+    return version, quiet
+
+
+_LOOK = """
+SELECT coalesce(
+           (SELECT version FROM "{schema}".channel_heads WHERE channel_id = :channel_id), 0),
+       pg_try_advisory_xact_lock_shared(
+           hashtextextended(CAST(:prefix AS text) || CAST(:channel_id AS bigint), 0))
+"""
+
 # MATERIALIZED with ORDER BY: PostgreSQL hands the rows to the locking SELECT in this order. The
 # order is that of the lock keys, which is what must be the same for every writer.
 _LOCK = """

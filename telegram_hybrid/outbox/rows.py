@@ -46,15 +46,18 @@ def append(
     changed: Sequence[tuple[EventType, Message]],
     *,
     traceparent: str | None = None,
-) -> None:
+) -> dict[int, int]:
     """Write one event for each changed message, in the given order, in this transaction.
+
+    Raises each channel's head to the highest version among its messages; returns the heads as
+    they were before, {channel_id: version}, 0 for a channel that had none.
 
     The caller holds the lock of every channel concerned: ids are drawn here, and within a
     channel their order must be the order of commits (P3).
     """
     if not changed:
-        return
-    connection.execute(
+        return {}
+    rows = connection.execute(
         text(_APPEND.format(schema=schema)),
         {
             "event_id": [uuid_utils.compat.uuid7() for _ in changed],
@@ -63,20 +66,38 @@ def append(
             "channel_id": [message.channel_id for _, message in changed],
             "message_id": [message.message_id for _, message in changed],
             "payload": [message.to_json().decode() for _, message in changed],
+            "version": [message.version for _, message in changed],
             "traceparent": traceparent,
         },
     )
+    return {channel_id: version for channel_id, version in rows}  # noqa: C416
 
 
+# A statement sees its tables as they were before it, so `heads` does not show in the answer.
 _APPEND = """
-INSERT INTO "{schema}".outbox
-    (shard, event_id, type, channel_id, message_id, payload, traceparent, occurred_at)
-SELECT shard, event_id, type, channel_id, message_id, payload::json, :traceparent,
-       clock_timestamp()
-FROM unnest(
-    CAST(:shard AS smallint[]), CAST(:event_id AS uuid[]), CAST(:type AS text[]),
-    CAST(:channel_id AS bigint[]), CAST(:message_id AS bigint[]), CAST(:payload AS text[])
-) WITH ORDINALITY
-    AS row (shard, event_id, type, channel_id, message_id, payload, position)
-ORDER BY position
+WITH event AS MATERIALIZED (
+    SELECT * FROM unnest(
+        CAST(:shard AS smallint[]), CAST(:event_id AS uuid[]), CAST(:type AS text[]),
+        CAST(:channel_id AS bigint[]), CAST(:message_id AS bigint[]), CAST(:payload AS text[]),
+        CAST(:version AS bigint[])
+    ) WITH ORDINALITY
+        AS row (shard, event_id, type, channel_id, message_id, payload, version, position)
+), appended AS (
+    INSERT INTO "{schema}".outbox
+        (shard, event_id, type, channel_id, message_id, payload, traceparent, occurred_at)
+    SELECT shard, event_id, type, channel_id, message_id, payload::json, :traceparent,
+           clock_timestamp()
+    FROM event
+    ORDER BY position
+), reached AS (
+    SELECT channel_id, max(version) AS version FROM event GROUP BY channel_id
+), heads AS (
+    INSERT INTO "{schema}".channel_heads AS head (channel_id, version)
+    SELECT channel_id, version FROM reached
+    ON CONFLICT (channel_id) DO UPDATE
+    SET version = EXCLUDED.version WHERE head.version < EXCLUDED.version
+)
+SELECT reached.channel_id, coalesce(before.version, 0)
+FROM reached
+LEFT JOIN "{schema}".channel_heads AS before ON before.channel_id = reached.channel_id
 """

@@ -15,10 +15,18 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from telegram_hybrid.cache import MessageCache, Window, after_from, latest_from
+from telegram_hybrid.cache import (
+    Load,
+    Loaded,
+    MessageCache,
+    Window,
+    after_from,
+    latest_from,
+)
 from telegram_hybrid.connect.postgres import translated_errors
 from telegram_hybrid.errors import WriteConflict
 from telegram_hybrid.model import Message, Revision, SaveCounts, Saved, Status, checks
+from telegram_hybrid.outbox.locks import look
 from telegram_hybrid.repositories import reading
 from telegram_hybrid.repositories.batches import batches, checked_message
 from telegram_hybrid.repositories.transaction import (
@@ -105,8 +113,9 @@ class Messages:
         self, channel_id: int, message_id: int, *, include_deleted: bool = False
     ) -> Message | None:
         """Return one message, or None."""
-        found = self.get_many(channel_id, (message_id,), include_deleted=include_deleted)
-        return found.get(message_id)
+        checked_key(channel_id, message_id)
+        found = self._cache.get(channel_id, message_id, self._by_ids(channel_id))
+        return None if found is None or (found.deleted_at and not include_deleted) else found
 
     def get_many(
         self, channel_id: int, message_ids: Iterable[int], *, include_deleted: bool = False
@@ -115,12 +124,8 @@ class Messages:
         ids = checked_ids(channel_id, message_ids)
         if not ids:
             return {}
-
-        def load(missing: list[int]) -> dict[int, Message]:
-            with self._reading() as connection:
-                return reading.by_ids(connection, self._schema, channel_id, missing)
-
-        return wanted(self._cache.get_many(channel_id, ids, load), include_deleted)
+        found = self._cache.get_many(channel_id, ids, self._by_ids(channel_id))
+        return wanted(found, include_deleted)
 
     def latest(
         self, channel_id: int, *, limit: int = 100, include_deleted: bool = False
@@ -129,7 +134,7 @@ class Messages:
         checks.channel_id("channel_id", channel_id)
         checks.count("limit", limit)
         if not include_deleted and limit <= self._cache.window_size:
-            window = self._window(channel_id)
+            window = self._cache.window(channel_id, limit, self._head(channel_id, limit))
             found = latest_from(window, limit) if window else None
             if found is not None:
                 return found
@@ -154,7 +159,7 @@ class Messages:
         above = checked_cursor(channel_id, message_id)
         checks.count("limit", limit)
         if not include_deleted:
-            window = self._window(channel_id)
+            window = self._cache.window(channel_id, 0, self._head(channel_id, 0))
             found = after_from(window, above, limit) if window else None
             if found is not None:
                 return found
@@ -177,9 +182,10 @@ class Messages:
         if not ids:
             return set()
 
-        def load(unknown: list[int]) -> set[int]:
+        def load(request: Load) -> Loaded:
             with self._reading() as connection:
-                return reading.stored_ids(connection, self._schema, channel_id, unknown)
+                stored = reading.stored_ids(connection, self._schema, channel_id, request.ids)
+            return Loaded(stored)
 
         return self._cache.seen(channel_id, ids, load)
 
@@ -189,13 +195,32 @@ class Messages:
         with self._reading() as connection:
             return reading.revisions(connection, self._schema, channel_id, message_id)
 
-    def _window(self, channel_id: int) -> Window | None:
-        def load(size: int) -> Window:
+    def _by_ids(self, channel_id: int) -> Callable[[Load], Loaded]:
+        def load(request: Load) -> Loaded:
             with self._reading() as connection:
-                head = reading.newest(connection, self._schema, channel_id, limit=size)
-            return Window.of(head, size)
+                guard = self._look(connection, channel_id, request)
+                found = reading.by_ids(connection, self._schema, channel_id, request.ids)
+            return Loaded(found, *guard)
 
-        return self._cache.window(channel_id, load)
+        return load
+
+    def _head(self, channel_id: int, limit: int) -> Callable[[Load], Loaded]:
+        """Load the head window whole if it can be stored, else its newest `limit` messages."""
+
+        def load(request: Load) -> Loaded:
+            size = self._cache.window_capacity if request.guarded else limit
+            if size == 0:
+                return Loaded(None)
+            with self._reading() as connection:
+                guard = self._look(connection, channel_id, request)
+                head = reading.newest(connection, self._schema, channel_id, limit=size)
+            return Loaded(Window.of(head, size, guard[0]), *guard)
+
+        return load
+
+    def _look(self, connection: Connection, channel_id: int, request: Load) -> tuple[int, bool]:
+        """What guards a value that is loaded next; nothing if it will not be stored."""
+        return look(connection, self._schema, channel_id) if request.guarded else (0, False)
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:

@@ -12,6 +12,7 @@ from telegram_hybrid.connect import postgres
 from telegram_hybrid.errors import CommitUnknown, InvalidInput
 from telegram_hybrid.model import (
     Change,
+    ChannelWrite,
     Message,
     MessageKey,
     Revision,
@@ -141,28 +142,32 @@ class Transaction:
 
 
 class Transactions:
-    """Opens transactions, and tells `committed` what each of them changed."""
+    """Opens transactions, and tells what each of them is about to change, and has changed."""
 
     def __init__(
         self,
         engine: Engine,
         schema: str,
         partitions: Partitions,
-        committed: Callable[[list[Change]], object],
+        before_commit: Callable[[list[ChannelWrite]], object],
+        after_commit: Callable[[list[ChannelWrite]], object],
     ) -> None:
         self._engine = engine
         self._schema = schema
         self._partitions = partitions
-        self._committed = committed
+        self._before_commit = before_commit
+        self._after_commit = after_commit
         self._local = threading.local()
 
     @contextmanager
     def begin(self) -> Iterator[Transaction]:
         """Commit at the clean end of the block, roll back on any exception.
 
-        `committed` is called after the commit, and also when nobody can know whether the commit
-        happened: to invalidate once too often does no harm.
+        `before_commit` is called while the channels are locked; it is called again when nobody
+        can know whether the commit happened. `after_commit` is called when it surely did. Neither
+        is called for a transaction that changed nothing.
         """
+        writes: list[ChannelWrite] = []
         writers = self._writers_of_thread()
         try:
             with postgres.transaction(self._engine) as connection:
@@ -173,11 +178,15 @@ class Transactions:
                     yield transaction
                 finally:
                     writers.remove(writer)
+                writes = writer.writes()
+                if writes:
+                    self._before_commit(writes)
         except CommitUnknown:
-            self._committed(transaction.changes)
+            if writes:
+                self._before_commit(writes)
             raise
-        if transaction.changes:
-            self._committed(transaction.changes)
+        if writes:
+            self._after_commit(writes)
 
     def _writers_of_thread(self) -> list[Writer]:
         """Those of the transactions that this thread has open."""

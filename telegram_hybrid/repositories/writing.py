@@ -17,8 +17,18 @@ import msgspec
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
+from telegram_hybrid.cache.writes import PATCHABLE, group
 from telegram_hybrid.errors import NestedWrite, NotFound
-from telegram_hybrid.model import Change, EventType, Message, MessageKey, Outcome, Saved, Status
+from telegram_hybrid.model import (
+    Change,
+    ChannelWrite,
+    EventType,
+    Message,
+    MessageKey,
+    Outcome,
+    Saved,
+    Status,
+)
 from telegram_hybrid.model.message import present
 from telegram_hybrid.outbox import rows as outbox
 from telegram_hybrid.outbox.locks import lock_channels
@@ -130,6 +140,8 @@ class Writer:
         self._beside = beside
         self.locked: set[int] = set()
         self.changes: list[Change] = []
+        #: The version of each channel before this transaction changed it.
+        self._heads: dict[int, int] = {}
 
     def save(self, messages: Sequence[Message]) -> list[Saved]:
         """Store a batch and return the outcome of each, in order.
@@ -190,6 +202,13 @@ class Writer:
         except NotFound:
             return False
         return len(self.changes) > before
+
+    def writes(self) -> list[ChannelWrite]:
+        """What the transaction has done so far, by channel."""
+        return [
+            attrs.evolve(write, previous=self._heads[write.channel_id])
+            for write in group(self.changes)
+        ]
 
     def _lock(self, channel_ids: set[int]) -> None:
         # PostgreSQL sees no deadlock here: one side waits, the other is only idle.
@@ -292,8 +311,14 @@ class Writer:
         )
 
     def _announce(self, events: Sequence[tuple[EventType, Message]]) -> None:
-        outbox.append(self._connection, self._schema, events)
-        self.changes += [Change(message.key, message.version, kind) for kind, message in events]
+        heads = outbox.append(self._connection, self._schema, events)
+        self._heads = heads | self._heads
+        # The cache patches its windows with a few; of many, the keys are enough (P11).
+        few = len(self.changes) + len(events) <= PATCHABLE
+        self.changes += [
+            Change(message.key, message.version, kind, message if few else None)
+            for kind, message in events
+        ]
 
     def _execute(self, statement: str, **values: Any) -> Any:
         return self._connection.execute(sql(statement, self._schema), values)

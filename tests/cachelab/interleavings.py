@@ -1,20 +1,32 @@
 """An explorer of interleavings: runs the real protocol generators in every order of their steps.
 
-Each request is one atomic step, as it is for a single key on a real Redis. A state reached before
-is not walked again, so counts are of distinct states. A generator cannot be copied: every path is
+Each request is one atomic step, as it is for one channel's keys on a real Redis; a guarded load is
+two, because its look at the channel's lock comes before its snapshot. A state reached before is
+not walked again, so counts are of distinct states. A generator cannot be copied: every path is
 replayed from the start.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import attrs
 
 from cachelab.redis_model import RedisModel
-from telegram_hybrid.cache import protocol
-from telegram_hybrid.cache.protocol import Fill, Flag, Get, Invalidate, Lease, Lifetimes, Load
-from telegram_hybrid.model import Change, EventType, Message, MessageKey
+from telegram_hybrid.cache import writes
+from telegram_hybrid.cache.protocol import Lifetimes, Protocol
+from telegram_hybrid.cache.requests import (
+    Await,
+    Fill,
+    Get,
+    Grant,
+    Invalidate,
+    Lease,
+    Load,
+    Loaded,
+    Mark,
+)
+from telegram_hybrid.model import Change, ChannelWrite, EventType, Message, MessageKey
 from telegram_hybrid.schema.redis import scripts, values
 from telegram_hybrid.schema.redis.keys import Keys
 from telegram_hybrid.schema.redis.values import Window
@@ -36,14 +48,28 @@ def message(message_id: int, version: int) -> Message:
 
 
 @attrs.frozen
-class Commit:
-    """A writer's step: the row becomes visible. Reply: its version.
+class Lock:
+    """A writer's first step: it waits for the channel's lock. Reply: the channel's version."""
 
-    None stands for the next one, drawn under the row's lock.
-    """
+
+@attrs.frozen
+class Commit:
+    """A writer's step: the row becomes visible and the lock is free."""
 
     message_id: int
-    version: int | None = None
+    version: int
+
+
+@attrs.frozen
+class Died:
+    """The step of a server that finds a dead writer's connection: the lock is free."""
+
+
+@attrs.frozen
+class Committed:
+    """The relay's first step: it waits until that version is committed."""
+
+    version: int
 
 
 @attrs.frozen
@@ -53,103 +79,233 @@ class Plain:
     do: Callable[[RedisModel], object]
 
 
+@attrs.frozen
+class Replicate:
+    """The replica has everything up to now."""
+
+
+@attrs.frozen
+class Failover:
+    """The replica becomes the master: later writes are lost, acknowledged or not.
+
+    From here on every process goes past the cache, until `Replay`.
+    """
+
+
+@attrs.frozen
+class Replay:
+    """Every process repeats the invalidations that were acknowledged to it."""
+
+
+@attrs.frozen
+class _Rows:
+    """The second half of a guarded load."""
+
+    load: Load
+    as_of: int
+    quiet: bool
+
+
 class World:
     """A database, a Redis and some processes, of which one makes a step at a time."""
 
     def __init__(self, **processes: Steps) -> None:
         self.redis = RedisModel()
         self.rows: dict[int, int] = {}
-        #: The version that the last applied invalidation of each key announced.
-        self.applied: dict[str, int] = {}
+        #: The highest version committed in the channel, and who holds its lock.
+        self.head = 0
+        self.locked_by: str | None = None
+        #: The version that the last applied invalidation of each message announced.
+        self.applied: dict[int, int] = {}
         self.answers: dict[str, Any] = {}
-        #: What `applied` was when each reader began.
-        self.began: dict[str, dict[str, int]] = {}
+        #: What `applied` and `rows` were when each reader began.
+        self.began: dict[str, dict[int, int]] = {}
+        self.visible: dict[str, dict[int, int]] = {}
+        self.loads = 0
+        self.trusted = True
+        self._replica = RedisModel().data
+        self._acknowledged: list[ChannelWrite] = []
         self._history: dict[str, str] = dict.fromkeys(processes, "")
         self._processes = processes
         self._requests = {name: next(steps) for name, steps in processes.items()}
 
     def runnable(self) -> list[str]:
-        return list(self._requests)
+        return [name for name, request in self._requests.items() if self._can_run(request)]
+
+    def _can_run(self, request: Any) -> bool:
+        match request:
+            case Lock():
+                return self.locked_by is None
+            case Committed(version):
+                return self.head >= version
+        return True
 
     def step(self, name: str) -> None:
         self.began.setdefault(name, dict(self.applied))
+        self.visible.setdefault(name, dict(self.rows))
         request = self._requests.pop(name)
-        reply = self._perform(request)
-        self._history[name] += (
-            f"{reply!r};" if not isinstance(request, Load) else f"{sorted(self.rows.items())};"
-        )
+        if isinstance(request, Load) and request.guarded:
+            quiet = self.locked_by is None
+            self._history[name] += f"{self.head},{quiet};"
+            self._requests[name] = _Rows(request, self.head, quiet)
+            return
+        past = not self.trusted and isinstance(request, Get | Lease | Fill)
+        reply = None if past else self._perform(name, request)
+        self._history[name] += f"{reply!r};"
         try:
             self._requests[name] = self._processes[name].send(reply)
         except StopIteration as done:
             self.answers[name] = done.value
 
     def signature(self) -> object:
-        redis = (self.redis.now, sorted(self.redis.data.items()))
-        began = sorted((name, sorted(versions.items())) for name, versions in self.began.items())
-        return repr((redis, self.rows, sorted(self.applied.items()), began, self._history))
+        redis = (self.redis.now, sorted(self.redis.data.items(), key=lambda item: item[0]))
+        replica = sorted(self._replica.items(), key=lambda item: item[0])
+        facts = (self.rows, self.head, self.locked_by, sorted(self.applied.items()))
+        facts = (*facts, self.trusted, replica, self._acknowledged)
+        seen = (sorted(self.began.items()), sorted(self.visible.items()))
+        return repr((redis, facts, seen, self._history))
 
     def cached_version(self, message_id: int) -> int | None:
+        """The version that a hit would give; 0 if it would say that there is no such message."""
         data = self.redis.get(KEYS.message(CHANNEL, message_id))
         found = data and values.decode_message(data, CHANNEL, message_id)
-        return found.version if found else None
+        return None if not found else found.message.version if found.message else 0
 
     def cached_window(self) -> Window | None:
         data = self.redis.get(KEYS.window(CHANNEL))
-        return values.decode_window(data, CHANNEL) if data else None
+        found = values.decode_window(data, CHANNEL) if data else None
+        return found[0] if found else None
 
-    def _perform(self, request: Any) -> Any:  # noqa: C901  (one case per kind of request)
+    def _perform(self, name: str, request: Any) -> Any:  # noqa: C901  (one case per request)
         redis = self.redis
         match request:
+            case Lock():
+                self.locked_by = name
+                return self.head
             case Commit(message_id, version):
-                self.rows[message_id] = version or self.rows[message_id] + 1
-                return self.rows[message_id]
+                self.rows[message_id] = self.head = version
+                self.locked_by = None
+            case Died():
+                self.locked_by = None
             case Plain(do):
                 return do(redis)
+            case Replicate():
+                self._replica = dict(redis.data)
+            case Failover():
+                redis.data, self.trusted = dict(self._replica), False
+            case Replay():
+                self._invalidate(self._acknowledged)
+                self.trusted = True
             case Get(keys):
                 return [redis.get(key) for key in keys]
-            case Load([]):
-                ids = sorted(self.rows, reverse=True)
-                return Window.of([message(i, self.rows[i]) for i in ids], WINDOW_SIZE)
-            case Load(ids):
-                return {i: message(i, self.rows[i]) for i in ids if i in self.rows}
+            case Await() | Committed():
+                pass
+            case Load() as load:
+                return Loaded(self._read(load))
+            case _Rows(load, as_of, quiet):
+                self.loads += 1
+                return Loaded(self._read(load), as_of, quiet)
             case Lease([e]):
                 call = scripts.lease(KEYS, e.key, e.token, e.seconds, undecodable=e.undecodable)
-                return [redis.run(call)[0] == 1]
-            case Fill([e]):
-                redis.run(scripts.fill(KEYS, e.key, e.token, e.version, e.value, e.seconds))
-            case Invalidate(entries):
-                for e in entries:
-                    redis.run(scripts.invalidate(KEYS, e.key, e.version, e.seconds))
-                    self.applied[e.key] = max(e.version, self.applied.get(e.key, 0))
-            case Flag():
-                raise AssertionError("a flag needs no exploring")
+                granted, _, left = redis.run(call)
+                return [Grant(granted == 1, left / 1000)]
+            case Fill(channel, [e]):
+                return [
+                    redis.run(
+                        scripts.fill(KEYS, channel, e.key, e.token, e.as_of, e.value, e.seconds)
+                    )
+                    == 1
+                ]
+            case Mark(written):
+                for call in writes.marks(KEYS, written):
+                    redis.run(call)
+            case Invalidate(written):
+                self._invalidate(written)
+                self._acknowledged = [*self._acknowledged, *written]
+            case _:
+                raise AssertionError(f"nobody explores {request}")
         return None
 
+    def _invalidate(self, written: Sequence[ChannelWrite]) -> None:
+        for call in writes.invalidations(
+            KEYS, written, tombstone=LIVES.tombstone, capacity=WINDOW_SIZE
+        ):
+            self.redis.run(call)
+        for write in written:
+            for change in write.changes:
+                known = self.applied.get(change.key.message_id, 0)
+                self.applied[change.key.message_id] = max(change.version, known)
 
-def reader(name: str, message_id: int = 7) -> Steps:
-    return protocol.read_messages(KEYS, LIVES, CHANNEL, [message_id], lambda: name)
+    def _read(self, load: Load) -> Any:
+        if load.ids:
+            return {i: message(i, self.rows[i]) for i in load.ids if i in self.rows}
+        ids = sorted(self.rows, reverse=True)
+        found = [message(i, self.rows[i]) for i in ids]
+        return Window.of(found, WINDOW_SIZE, self.head)
+
+
+def protocol(name: str, *, early: bool = False) -> Protocol:
+    """A reader's view of the protocol; with `early` it always refreshes what it hits."""
+    tokens = iter(f"{name}{number}" for number in range(9))
+    return Protocol(
+        keys=KEYS,
+        lives=LIVES,
+        new_token=lambda: next(tokens),
+        now=lambda: 2e9 if early else 1000.0,
+        chance=lambda: 0.0,
+    )
+
+
+def reader(name: str, message_id: int = 7, *, early: bool = False) -> Steps:
+    return protocol(name, early=early).message(CHANNEL, message_id)
 
 
 def window_reader(name: str) -> Steps:
-    return protocol.read_window(KEYS, LIVES, CHANNEL, lambda: name)
+    return protocol(name).window(CHANNEL, 1)
+
+
+def written(message_id: int, version: int, previous: int | None, kind: EventType) -> ChannelWrite:
+    change = Change(MessageKey(CHANNEL, message_id), version, kind, message(message_id, version))
+    return ChannelWrite(CHANNEL, version, (change,), previous)
 
 
 def writer(
-    version: int | None = None, message_id: int = 7, kind: EventType = EventType.EDITED
+    message_id: int = 7,
+    kind: EventType = EventType.EDITED,
+    *,
+    marks: bool = True,
+    dies: str = "never",
 ) -> Steps:
-    """Commit a row, then apply what the protocol decides.
+    """Lock, mark, commit, invalidate; `dies` "before" or "after" the commit."""
+    head = yield Lock()
+    write = written(message_id, head + 1, head, kind)
+    if marks:
+        yield Mark([write])
+    if dies == "before":
+        yield Died()
+        return
+    yield Commit(message_id, head + 1)
+    if dies != "after":
+        yield Invalidate([write])
 
-    Its keys go in one step, because no reader here looks at two of them.
-    """
-    version = yield Commit(message_id, version)
-    change = Change(MessageKey(CHANNEL, message_id), version, kind)
-    yield protocol.invalidation(KEYS, LIVES, [change])
+
+def relay(version: int, message_id: int = 7, kind: EventType = EventType.EDITED) -> Steps:
+    """Invalidate what was committed, whether or not its writer has."""
+    yield Committed(version)
+    yield Invalidate([written(message_id, version, None, kind)])
 
 
 def adversary(*losses: Callable[[RedisModel], object]) -> Steps:
     """Let Redis lose things on its own: by eviction, expiry or flush."""
     for loss in losses:
         yield Plain(loss)
+
+
+def failover() -> Steps:
+    """Lose what was acknowledged after some moment, then replay the invalidations."""
+    yield Replicate()
+    yield Failover()
+    yield Replay()
 
 
 def evict(key: str) -> Callable[[RedisModel], object]:

@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import Any
 
 from telegram_hybrid.hybrid import Hybrid
-from telegram_hybrid.model import Change, Event, MessageKey
+from telegram_hybrid.model import ChannelWrite, Event, MessageKey
 
 _Version = tuple[MessageKey, int]
 
@@ -24,11 +24,11 @@ class Stamps:
         self._committed: dict[_Version, float] = {}
         self._entered: dict[_Version, float] = {}
 
-    def committed(self, changes: list[Change]) -> None:
+    def committed(self, writes: list[ChannelWrite]) -> None:
         """Note that a commit has just returned."""
         now = perf_counter()
         if self.on:
-            for change in changes:
+            for change in (change for write in writes for change in write.changes):
                 self._committed[change.key, change.version] = now
 
     def entered(self, event: Event) -> None:
@@ -53,6 +53,6 @@ class StampedHybrid(Hybrid):
         self._stamps = stamps
         super().__init__(*args, **kwargs)
 
-    def _after_commit(self, changes: list[Change]) -> None:
-        self._stamps.committed(changes)
-        super()._after_commit(changes)
+    def _after_commit(self, writes: list[ChannelWrite]) -> None:
+        self._stamps.committed(writes)
+        super()._after_commit(writes)

@@ -55,6 +55,7 @@ def metadata(schema: str = DEFAULT_SCHEMA) -> MetaData:
     _message_keys(tables)
     _messages(tables)
     _message_revisions(tables)
+    _channel_heads(tables)
     _outbox(tables)
     return tables
 
@@ -152,6 +153,22 @@ def _message_revisions(tables: MetaData) -> None:
             name="message_revisions_key_fkey",
             ondelete="CASCADE",
         ),
+    )
+
+
+def _channel_heads(tables: MetaData) -> None:
+    # A hot row per channel, apart from `channels`, which people update.
+    Table(
+        "channel_heads",
+        tables,
+        Column("channel_id", BigInteger, autoincrement=False),
+        Column("version", BigInteger, nullable=False),
+        PrimaryKeyConstraint("channel_id", name="channel_heads_pkey"),
+        postgresql_with={
+            "fillfactor": "50",
+            "autovacuum_vacuum_scale_factor": "0",
+            "autovacuum_vacuum_threshold": "2000",
+        },
     )
 
 

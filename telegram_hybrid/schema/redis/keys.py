@@ -2,10 +2,15 @@
 
     telegram:msg:{<channel_id>}:<message_id>     one message
     telegram:dedup:{<channel_id>}:<message_id>   "this message is stored"
-    telegram:channel:{<channel_id>}:recent       the newest messages of a channel
-    <any of these>:lease                         who may fill it (see `scripts`)
-    <any of these>:tombstone                     the newest version it was invalidated for
+    telegram:channel:{<channel_id>}:recent       the head window: a channel's newest messages
+    telegram:channel:{<channel_id>}:page:<n>     the messages with ids from n * PAGE on
+    telegram:channel:{<channel_id>}:tombstone    the newest version the channel was invalidated for
+    telegram:channel:{<channel_id>}:generation   changes with every write to the channel
+    telegram:api:<name>:<hash>                   the result of a query
+    <a value's key>:lease                        who may fill it (see `scripts`)
+    <a window's key>:held                        the window, put aside while a writer commits
     telegram:wake                                pub/sub channel that wakes relays
+    telegram:filled                              pub/sub channel that wakes waiting readers
 
 The braces are literal: Redis Cluster hashes only what they enclose (Redis Cluster specification,
 "Hash tags"), so everything about one channel shares a slot and scripts stay legal there.
@@ -22,9 +27,10 @@ from telegram_hybrid.errors import ConfigurationError
 
 _PREFIX = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _REST = re.compile(
-    r"(?:(?P<kind>msg|dedup):\{(?P<one>-?[1-9][0-9]*)\}:(?P<message>0|[1-9][0-9]*)"
-    r"|channel:\{(?P<many>-?[1-9][0-9]*)\}:recent)"
-    r"(?::(?P<guard>lease|tombstone))?"
+    r"(?:(?P<kind>msg|dedup):\{(?P<one>-?[1-9][0-9]*)\}:(?P<number>0|[1-9][0-9]*)"
+    r"|channel:\{(?P<many>-?[1-9][0-9]*)\}:"
+    r"(?:(?P<part>recent|tombstone|generation)|page:(?P<page>0|[1-9][0-9]*)))"
+    r"(?::(?P<guard>lease|held))?"
 )
 
 
@@ -33,23 +39,32 @@ class Kind(StrEnum):
 
     MESSAGE = "msg"
     SEEN = "dedup"
-    WINDOW = "channel"
+    WINDOW = "recent"
+    PAGE = "page"
+    TOMBSTONE = "tombstone"
+    GENERATION = "generation"
 
 
 class Guard(StrEnum):
-    """The two keys that guard a value."""
+    """The keys beside a value."""
 
     LEASE = "lease"
-    TOMBSTONE = "tombstone"
+    HELD = "held"
+
+
+_NUMBERED = (Kind.MESSAGE, Kind.SEEN, Kind.PAGE)
 
 
 @attrs.frozen(slots=True)
 class KeyName:
-    """A parsed name. `message_id` is None for a window, `guard` is None for the value itself."""
+    """A parsed name.
+
+    `number` is the id of a message or the number of a page; `guard` is None for the value itself.
+    """
 
     kind: Kind
     channel_id: int
-    message_id: int | None = None
+    number: int | None = None
     guard: Guard | None = None
 
 
@@ -79,29 +94,50 @@ class Keys:
         """Name the head window of a channel."""
         return f"{self.prefix}:channel:{{{channel_id}}}:recent"
 
+    def page(self, channel_id: int, number: int) -> str:
+        """Name a page of a channel's messages."""
+        return f"{self.prefix}:channel:{{{channel_id}}}:page:{number}"
+
+    def tombstone(self, channel_id: int) -> str:
+        """Name the newest version that a channel was invalidated for."""
+        return f"{self.prefix}:channel:{{{channel_id}}}:tombstone"
+
+    def generation(self, channel_id: int) -> str:
+        """Name what changes with every write to a channel."""
+        return f"{self.prefix}:channel:{{{channel_id}}}:generation"
+
+    def api(self, name: str, digest: str) -> str:
+        """Name the result of a query."""
+        return f"{self.prefix}:api:{name}:{digest}"
+
     def lease(self, key: str) -> str:
         """Name the lease that guards `key`; same slot."""
         return f"{key}:{Guard.LEASE}"
 
-    def tombstone(self, key: str) -> str:
-        """Name the tombstone that guards `key`; same slot."""
-        return f"{key}:{Guard.TOMBSTONE}"
+    def held(self, key: str) -> str:
+        """Name the place where the window `key` is put aside; same slot."""
+        return f"{key}:{Guard.HELD}"
 
     @property
     def wake(self) -> str:
         """Name the pub/sub channel on which writers wake relays."""
         return f"{self.prefix}:wake"
 
+    @property
+    def filled(self) -> str:
+        """Name the pub/sub channel on which fills wake the readers that wait for them."""
+        return f"{self.prefix}:filled"
+
     def build(self, name: KeyName) -> str:
         """Return the key that `parse` turns into `name`."""
-        if name.kind is Kind.WINDOW:
-            key = self.window(name.channel_id)
-        elif name.message_id is None:
-            raise ValueError(f"a {name.kind} key needs a message_id")
-        elif name.kind is Kind.SEEN:
-            key = self.seen(name.channel_id, name.message_id)
+        if name.kind in (Kind.MESSAGE, Kind.SEEN):
+            key = f"{self.prefix}:{name.kind}:{{{name.channel_id}}}"
         else:
-            key = self.message(name.channel_id, name.message_id)
+            key = f"{self.prefix}:channel:{{{name.channel_id}}}:{name.kind}"
+        if name.kind in _NUMBERED:
+            if name.number is None:
+                raise ValueError(f"a {name.kind} key needs a number")
+            key = f"{key}:{name.number}"
         return f"{key}:{name.guard}" if name.guard else key
 
     def parse(self, key: str | bytes) -> KeyName | None:
@@ -112,7 +148,8 @@ class Keys:
         match = _REST.fullmatch(text, len(self.prefix) + 1)
         if match is None:
             return None
+        channel_id = int(match["one"] or match["many"])
+        kind = Kind(match["kind"] or match["part"] or "page")
+        number = match["number"] or match["page"]
         guard = Guard(match["guard"]) if match["guard"] else None
-        if match["kind"] is None:
-            return KeyName(Kind.WINDOW, int(match["many"]), None, guard)
-        return KeyName(Kind(match["kind"]), int(match["one"]), int(match["message"]), guard)
+        return KeyName(kind, channel_id, int(number) if number else None, guard)

@@ -1,17 +1,24 @@
-"""Lua scripts of the lease protocol, and the calls that run them: one slot per call.
+"""Lua scripts of the cache protocol, and the calls that run them: one slot per call.
 
-A value is guarded by two keys beside it. The lease names the one reader that may fill the value;
-the tombstone remembers the newest version the value was invalidated for. Whoever lost its lease,
-to expiry, eviction, flush or an invalidation, may not fill: missing means refused.
+    LEASE        the reader that missed asks who may fill
+    FILL         it stores what it loaded, or gives the lease back
+    MARK         the writer, before its commit: nothing that it changes is served any more
+    INVALIDATE   the writer, or the relay in its place, after the commit
+
+A lease is a random token per miss. Whoever lost it, to expiry, eviction, flush, a mark or an
+invalidation, may not fill: missing means refused. Beside it each channel has a tombstone, the
+newest version that it was invalidated for; what was loaded before that version is refused, too.
 
 Leases are those of "Scaling Memcache at Facebook" (Nishtala et al., NSDI 2013, 3.2.1), per miss
-rather than per client. Versions are compared as strings of equal length, because Lua's numbers
-are doubles and lose integers above 2**53.
+rather than per client. Versions are compared as strings, by length and then by digits, because
+Lua's numbers are doubles and lose integers above 2**53.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import sha1
+from importlib.resources import files
 
 import attrs
 
@@ -39,82 +46,81 @@ class Call:
     args: tuple[str | bytes | int, ...]
 
 
-# A lease without expiry is none of ours and would close the key for ever. A value that the reader
-# could not decode, or of another Redis type (GET fails on it, MGET hides it), is cleared away.
-LEASE = Script("""\
--- KEYS: value, lease. ARGV: token, lease in ms, '1' if the value was undecodable.
--- Returns {1 if the lease is granted, 1 if a value was discarded}.
-local discarded = 0
-local kind = redis.call('TYPE', KEYS[1]).ok
-if kind ~= 'none' and (kind ~= 'string' or ARGV[3] == '1') then
-  discarded = redis.call('UNLINK', KEYS[1])
-end
-if redis.call('PTTL', KEYS[2]) == -1 then
-  redis.call('UNLINK', KEYS[2])
-end
-local granted = redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2])
-return {granted and 1 or 0, discarded}
-""")
+def _script(name: str) -> Script:
+    return Script(files(__package__).joinpath("lua", f"{name}.lua").read_text("ascii"))
 
-# SET comes before UNLINK: a full Redis refuses a script's SET only as its first write, and this
-# one must be refused then.
-FILL = Script("""\
--- KEYS: value, lease, tombstone. ARGV: token, version, value, value's life in ms.
--- Returns 1 if filled, 0 if refused.
-if redis.pcall('GET', KEYS[2]) ~= ARGV[1] then
-  return 0
-end
-local tombstone = redis.pcall('GET', KEYS[3])
-local older = type(tombstone) == 'string' and #tombstone == #ARGV[2] and tombstone > ARGV[2]
-if not older then
-  redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4])
-end
-redis.call('UNLINK', KEYS[2])
-return older and 0 or 1
-""")
 
-# UNLINK comes before SET, for the converse reason: an invalidation must get through a full Redis.
-INVALIDATE = Script("""\
--- KEYS: value, lease, tombstone. ARGV: version, tombstone's life in ms.
-redis.call('UNLINK', KEYS[1], KEYS[2])
-local version = ARGV[1]
-local tombstone = redis.pcall('GET', KEYS[3])
-if type(tombstone) == 'string' and #tombstone == #version and tombstone > version then
-  version = tombstone
-end
-redis.call('SET', KEYS[3], version, 'PX', ARGV[2])
-return 1
-""")
+LEASE = _script("lease")
+FILL = _script("fill")
+MARK = _script("mark")
+INVALIDATE = _script("invalidate")
 
 
 def lease(keys: Keys, key: str, token: str, seconds: float, *, undecodable: bool) -> Call:
-    """Ask for the lease of `key`. Reply: [granted, discarded], each 0 or 1."""
+    """Ask for the lease of `key`.
+
+    Reply: [granted, discarded, left]: 0 or 1, 0 or 1, and the milliseconds for which another
+    reader still has the lease.
+    """
     flag = "1" if undecodable else "0"
     return Call(LEASE, (key, keys.lease(key)), (token, milliseconds(seconds), flag))
 
 
-def fill(keys: Keys, key: str, token: str, version: int, value: bytes, seconds: float) -> Call:
-    """Fill `key` under the lease that `token` won. Reply: 1, or 0 if refused."""
+def fill(
+    keys: Keys, channel_id: int, key: str, token: str, as_of: int, value: bytes, seconds: float
+) -> Call:
+    """Fill `key` under the lease that `token` won, and give the lease back.
+
+    `as_of` is the channel's version before the value was loaded. An empty value gives only the
+    lease back. Reply: 1, or 0 if it was refused.
+    """
     return Call(
         FILL,
-        (key, keys.lease(key), keys.tombstone(key)),
-        (token, _fixed_width(version), value, milliseconds(seconds)),
+        (key, keys.lease(key), keys.tombstone(channel_id)),
+        (token, as_of, value, milliseconds(seconds), keys.filled),
     )
 
 
-def invalidate(keys: Keys, key: str, version: int, seconds: float) -> Call:
-    """Drop value and lease of `key`; keep a tombstone of `version`, or the newer one it has."""
-    return Call(
-        INVALIDATE,
-        (key, keys.lease(key), keys.tombstone(key)),
-        (_fixed_width(version), milliseconds(seconds)),
-    )
+def mark(keys: Keys, channel_id: int, stale: Sequence[str]) -> Call:
+    """Drop the values and leases `stale`, and put the channel's window aside."""
+    window = keys.window(channel_id)
+    named = [window, keys.lease(window), keys.held(window), keys.generation(channel_id)]
+    for key in stale:
+        named += (key, keys.lease(key))
+    return Call(MARK, tuple(named), (keys.filled,))
+
+
+def invalidate(
+    keys: Keys,
+    channel_id: int,
+    version: int,
+    stale: Sequence[tuple[str, int]],
+    seconds: float,
+    *,
+    previous: int | None = None,
+    capacity: int = 0,
+    patch: Sequence[tuple[int, bytes]] = (),
+) -> Call:
+    """Drop what is older than the commit that brought the channel to `version`.
+
+    `stale` are keys, each with the version below which its value goes. The window is brought from
+    version `previous` to `version` by `patch`, [(message_id, JSON, or b"" if it is deleted)] with
+    ascending ids, and cut to `capacity` messages; without `previous` it goes, if it is older.
+    The tombstone is kept for `seconds`.
+    """
+    window = keys.window(channel_id)
+    named = [window, keys.lease(window), keys.held(window), keys.generation(channel_id)]
+    named.append(keys.tombstone(channel_id))
+    args: list[str | bytes | int] = [keys.filled, version, milliseconds(seconds)]
+    args += ("" if previous is None else previous, capacity)
+    for key, least in stale:
+        named += (key, keys.lease(key))
+        args.append(least)
+    for message_id, text in patch:
+        args += (message_id, text)
+    return Call(INVALIDATE, tuple(named), tuple(args))
 
 
 def milliseconds(seconds: float) -> int:
     """Convert a lifetime for PX, which refuses 0."""
     return max(1, round(seconds * 1000))
-
-
-def _fixed_width(version: int) -> str:
-    return f"{version:020d}"

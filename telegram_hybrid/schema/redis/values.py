@@ -1,8 +1,17 @@
-"""Values in Redis: JSON with the row version first, readable from redis-cli and other languages.
+"""Values in Redis: JSON with the version first, readable from redis-cli and other languages.
 
-    message  {"version":17,"schema":1,"message":{...}}                 as Message.to_json
-    window   {"version":19,"schema":1,"lo":3,"hi":9,"complete":false,"messages":[{...},...]}
+    message  {"version":17,"schema":1,"until":1793000000.123,"cost":0.002,"message":{...}}
+    absent   {"version":0, ... ,"message":null}                      no such message is stored
+    run      {"version":19, ... ,"lo":3,"hi":9,"complete":false,"messages":[
+             {...},
+             {...}
+             ]}                                                      a head window or a page
     seen     {"version":0,"schema":1,"seen":true}
+
+The version of a message is its row's; that of a run is its channel's, the highest that any commit
+had given to a row of the channel. `until` is when the value should be gone (Unix seconds), `cost`
+how long it took to load (seconds): what a reader needs to refresh it early. Messages stand one a
+line, newest first, so that a script can patch a window without parsing it.
 
 A decoder answers None to everything it cannot vouch for (garbage, another key's value, a schema
 id of the future): the caller treats that as a miss. An encoder answers None to what is too big.
@@ -27,16 +36,32 @@ MAX_BYTES = 4 * 1024 * 1024
 #: A flag of ours. Anything else under a seen key proves nothing: the original system set its
 #: flags before the work was safe.
 SEEN = b'{"version":0,"schema":1,"seen":true}'
+#: Message ids in one page: page n holds those from n * PAGE up to the next one.
+PAGE = 256
+
+
+@attrs.frozen(slots=True)
+class Life:
+    """Until when a value should live (Unix seconds), and how many seconds its load took."""
+
+    until: float
+    cost: float
+
+
+@attrs.frozen(slots=True)
+class Cached:
+    """A message as it was cached; None if what was cached is that there is none."""
+
+    message: Message | None
+    life: Life
 
 
 @attrs.frozen(slots=True)
 class Window:
-    """The newest messages of a channel that are not deleted, newest first by message_id.
+    """A run of a channel's messages that are not deleted, newest first by message_id.
 
-    It holds every such message from `lo` to `hi`, its lowest and highest id, and beyond: nothing
-    was stored above `hi`, and nothing below `lo` if `complete`. An empty window is complete, with
-    `lo` and `hi` 0. `version` is the highest row version in it: information, not a guard, because
-    rows with lower versions may commit later.
+    It holds every such message with an id from `lo` on, and below too if `complete`. Nothing was
+    stored above `hi`, its highest id, when the channel was at `version`.
     """
 
     messages: tuple[Message, ...]
@@ -46,29 +71,40 @@ class Window:
     hi: int
 
     @classmethod
-    def of(cls, messages: Sequence[Message], size: int) -> Window:
+    def of(cls, messages: Sequence[Message], size: int, version: int) -> Window:
         """Build it from the newest `size` messages of a channel, newest first, none deleted.
 
-        Fewer than `size` means that the channel has no more.
+        Fewer than `size` means that the channel has no more. `version` is the channel's, read
+        before the messages.
         """
         return cls(
             messages=tuple(messages),
             complete=len(messages) < size,
-            version=max((message.version for message in messages), default=0),
+            version=version,
             lo=messages[-1].message_id if messages else 0,
             hi=messages[0].message_id if messages else 0,
         )
+
+    @classmethod
+    def page(cls, number: int, messages: Sequence[Message], version: int) -> Window:
+        """Build page `number` from all its messages, newest first, none deleted."""
+        lo = number * PAGE
+        return cls(tuple(messages), False, version, lo, lo + PAGE - 1)
 
 
 class _StoredMessage(msgspec.Struct, frozen=True):
     schema: Literal[1]
     version: int
-    message: Message
+    until: float
+    cost: float
+    message: Message | None
 
 
 class _StoredWindow(msgspec.Struct, frozen=True):
     schema: Literal[1]
     version: int
+    until: float
+    cost: float
     lo: int
     hi: int
     complete: bool
@@ -81,15 +117,18 @@ _WINDOW = msgspec.json.Decoder(_StoredWindow)
 _UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-def encode_message(message: Message) -> bytes | None:
+def encode_message(message: Message, life: Life) -> bytes | None:
     """Encode one message; None if it is longer than `MAX_BYTES`."""
-    return _within_bounds(
-        b'{"version":%d,"schema":%d,"message":%b}' % (message.version, SCHEMA, message.to_json())
-    )
+    return _within_bounds(_head(message.version, life) + b'"message":%b}' % message.to_json())
 
 
-def decode_message(data: bytes, channel_id: int, message_id: int) -> Message | None:
-    """Decode the message of that key; None if `data` is anything else."""
+def encode_absence(life: Life) -> bytes:
+    """Encode that there is no such message."""
+    return _head(0, life) + b'"message":null}'
+
+
+def decode_message(data: bytes, channel_id: int, message_id: int) -> Cached | None:
+    """Decode what is cached of that message; None if `data` is anything else."""
     if len(data) > MAX_BYTES:
         return None
     try:
@@ -97,31 +136,30 @@ def decode_message(data: bytes, channel_id: int, message_id: int) -> Message | N
     except _UNDECODABLE:
         return None
     message = stored.message
-    ours = (
+    ours = message is None or (
         message.message_id == message_id
         and message.channel_id == channel_id
         and message.version == stored.version
     )
-    return message if ours else None
+    return Cached(message, Life(stored.until, stored.cost)) if ours else None
 
 
-def encode_window(window: Window) -> bytes | None:
-    """Encode a window; None if it is longer than `MAX_BYTES`."""
+def encode_window(window: Window, life: Life) -> bytes | None:
+    """Encode a run of messages; None if it is longer than `MAX_BYTES`."""
     return _within_bounds(
-        b'{"version":%d,"schema":%d,"lo":%d,"hi":%d,"complete":%b,"messages":[%b]}'
+        _head(window.version, life)
+        + b'"lo":%d,"hi":%d,"complete":%b,"messages":[\n%b\n]}'
         % (
-            window.version,
-            SCHEMA,
             window.lo,
             window.hi,
             b"true" if window.complete else b"false",
-            b",".join(message.to_json() for message in window.messages),
+            b",\n".join(message.to_json() for message in window.messages),
         )
     )
 
 
-def decode_window(data: bytes, channel_id: int) -> Window | None:
-    """Decode the window of that channel; None if `data` is anything else or contradicts itself."""
+def decode_window(data: bytes, channel_id: int) -> tuple[Window, Life] | None:
+    """Decode a run of that channel; None if `data` is anything else or contradicts itself."""
     if len(data) > MAX_BYTES:
         return None
     try:
@@ -134,10 +172,18 @@ def decode_window(data: bytes, channel_id: int) -> Window | None:
     sound = (
         all(above > below for above, below in pairwise(ids))
         and all(message.channel_id == channel_id for message in messages)
-        and window == attrs.evolve(Window.of(messages, 0), complete=stored.complete)
-        and (stored.complete or bool(messages))
+        and (not ids or (ids[-1] >= window.lo and ids[0] <= window.hi))
     )
-    return window if sound else None
+    return (window, Life(stored.until, stored.cost)) if sound else None
+
+
+def _head(version: int, life: Life) -> bytes:
+    return b'{"version":%d,"schema":%d,"until":%.3f,"cost":%.6f,' % (
+        version,
+        SCHEMA,
+        life.until,
+        life.cost,
+    )
 
 
 def _within_bounds(data: bytes) -> bytes | None:

@@ -1,0 +1,79 @@
+"""What a write makes stale: the calls that mark before its commit and invalidate after it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from telegram_hybrid.model import Change, ChannelWrite
+from telegram_hybrid.schema.redis import scripts
+from telegram_hybrid.schema.redis.keys import Keys
+from telegram_hybrid.schema.redis.scripts import Call
+from telegram_hybrid.schema.redis.values import PAGE
+
+#: A write with more changes than this does not patch its channel's window but drops it.
+PATCHABLE = 100
+
+
+def group(changes: Iterable[Change]) -> list[ChannelWrite]:
+    """Put committed changes together by channel; nothing is known of the versions before."""
+    channels: dict[int, list[Change]] = {}
+    for change in changes:
+        channels.setdefault(change.key.channel_id, []).append(change)
+    return [
+        ChannelWrite(channel_id, max(change.version for change in found), tuple(found))
+        for channel_id, found in channels.items()
+    ]
+
+
+def marks(keys: Keys, writes: Iterable[ChannelWrite]) -> list[Call]:
+    """One call per channel."""
+    return [scripts.mark(keys, write.channel_id, list(_stale(keys, write))) for write in writes]
+
+
+def invalidations(
+    keys: Keys, writes: Iterable[ChannelWrite], *, tombstone: float, capacity: int
+) -> list[Call]:
+    """One call per channel. `capacity` is the most messages of a window."""
+    calls = []
+    for write in writes:
+        patch = _patch(write)
+        calls.append(
+            scripts.invalidate(
+                keys,
+                write.channel_id,
+                write.version,
+                list(_stale(keys, write).items()),
+                tombstone,
+                previous=write.previous if patch else None,
+                capacity=capacity,
+                patch=patch,
+            )
+        )
+    return calls
+
+
+def _stale(keys: Keys, write: ChannelWrite) -> dict[str, int]:
+    """Each value that the write touches, and the version below which it is stale.
+
+    A received message is among them, because its absence may be cached.
+    """
+    stale: dict[str, int] = {}
+    for change in write.changes:
+        channel_id, message_id = change.key
+        key = keys.message(channel_id, message_id)
+        stale[key] = max(change.version, stale.get(key, 0))
+        stale[keys.page(channel_id, message_id // PAGE)] = write.version
+    return stale
+
+
+def _patch(write: ChannelWrite) -> list[tuple[int, bytes]]:
+    """How each message stands after the write, by ascending id; empty if that is not known."""
+    if write.previous is None or len(write.changes) > PATCHABLE:
+        return []
+    after = {}
+    for change in write.changes:
+        message = change.message
+        if message is None:
+            return []
+        after[message.message_id] = b"" if message.deleted_at else message.to_json()
+    return sorted(after.items())

@@ -1,0 +1,120 @@
+-- KEYS: window, its lease, its place aside, generation, tombstone, then each stale value and its
+-- lease. ARGV: topic, version, tombstone's life in ms, version before or '', capacity of the
+-- window, then for each stale value the version below which it goes, then the patch: id and JSON
+-- of each changed message, ids ascending, '' for a deleted one.
+-- What frees memory comes before what takes it, so that a full Redis lets it pass.
+local topic, version, life, previous = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local capacity = tonumber(ARGV[5])
+
+local function older(a, b)
+  return #a < #b or (#a == #b and a < b)
+end
+
+local function read(key)
+  local value = redis.pcall('GET', key)
+  return type(value) == 'string' and value or nil
+end
+
+local function version_of(value)
+  return value and string.match(value, '^{"version":(%d+)')
+end
+
+local function forget(value, lease)
+  local holder = read(lease)
+  redis.call('UNLINK', value, lease)
+  if holder and string.sub(holder, -1) == '+' then
+    redis.call('PUBLISH', topic, value)
+  end
+end
+
+-- A value that is new enough, and the lease beside it, were made after the commit.
+local values = (#KEYS - 5) / 2
+for i = 1, values do
+  local key = KEYS[4 + 2 * i]
+  local head = redis.pcall('GETRANGE', key, 0, 40)
+  local has = type(head) == 'string' and version_of(head)
+  if not has or older(has, ARGV[5 + i]) then
+    forget(key, KEYS[5 + 2 * i])
+  end
+end
+redis.call('UNLINK', KEYS[4])
+
+-- The messages of a window, one a line, newest first, merged with the patch.
+local function patched(window)
+  local from, cost, lo, hi, complete, body = string.match(window,
+    '^{"version":%d+,"schema":1,"until":([%d.]+),"cost":([%d.]+),"lo":(%d+),"hi":(%d+),' ..
+    '"complete":(%a+),"messages":%[(.*)%]}$')
+  if not from then
+    return nil
+  end
+  local lines = {}
+  local at = #ARGV - 1
+  local first = 6 + values
+  local function add(id, line)
+    if line ~= '' and (complete == 'true' or not older(id, lo)) then
+      lines[#lines + 1] = line
+    end
+  end
+  for line in string.gmatch(body, '[^\n]+') do
+    line = string.gsub(line, ',$', '')
+    local id = string.match(line, '"message_id":(%d+)')
+    if not id then
+      return nil
+    end
+    while at >= first and older(id, ARGV[at]) do
+      add(ARGV[at], ARGV[at + 1])
+      at = at - 2
+    end
+    if at >= first and ARGV[at] == id then
+      line = ARGV[at + 1]
+      at = at - 2
+    end
+    add(id, line)
+  end
+  while at >= first do
+    add(ARGV[at], ARGV[at + 1])
+    at = at - 2
+  end
+  if #lines > capacity then
+    for i = #lines, capacity + 1, -1 do
+      lines[i] = nil
+    end
+    complete = 'false'
+  end
+  if #lines > 0 then
+    hi = string.match(lines[1], '"message_id":(%d+)')
+    if complete == 'true' or #lines == capacity then
+      lo = string.match(lines[#lines], '"message_id":(%d+)')
+    end
+  end
+  return '{"version":' .. version .. ',"schema":1,"until":' .. from .. ',"cost":' .. cost ..
+    ',"lo":' .. lo .. ',"hi":' .. hi .. ',"complete":' .. complete .. ',"messages":[\n' ..
+    table.concat(lines, ',\n') .. '\n]}'
+end
+
+local window = read(KEYS[1])
+local held = read(KEYS[3])
+local known = version_of(window) or version_of(held)
+if known and not older(known, version) then
+  -- The window has this commit already; aside, it waits for the writer that put it there.
+  window = nil
+else
+  local fresh, left
+  if previous ~= '' and known == previous then
+    left = redis.call('PTTL', window and KEYS[1] or KEYS[3])
+    fresh = left > 0 and patched(window or held)
+  end
+  forget(KEYS[1], KEYS[2])
+  redis.call('UNLINK', KEYS[3])
+  if fresh then
+    -- A full Redis has no window, then.
+    redis.pcall('SET', KEYS[1], fresh, 'PX', left)
+  end
+end
+
+local tombstone = read(KEYS[5])
+if not tombstone or not string.match(tombstone, '^%d+$') or older(tombstone, version) then
+  tombstone = version
+end
+redis.call('SET', KEYS[5], tombstone, 'PX', life)
+return 1

@@ -1,0 +1,22 @@
+-- KEYS: value, lease. ARGV: token, lease in ms, '1' if the reader could not decode the value.
+-- Returns {1 if the lease is granted, 1 if a value was discarded, ms for which another has it}.
+local discarded = 0
+local kind = redis.call('TYPE', KEYS[1]).ok
+if kind ~= 'none' and (kind ~= 'string' or ARGV[3] == '1') then
+  discarded = redis.call('UNLINK', KEYS[1])
+end
+-- A lease without expiry is none of ours and would close the key for ever. (Not unlinked in vain:
+-- a full Redis refuses a SET only as a script's first write, and this one must be refused then.)
+kind = redis.call('TYPE', KEYS[2]).ok
+if kind ~= 'none' and (kind ~= 'string' or redis.call('PTTL', KEYS[2]) == -1) then
+  redis.call('UNLINK', KEYS[2])
+end
+if redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then
+  return {1, discarded, 0}
+end
+-- Have the holder say when it is done.
+local held = redis.call('GET', KEYS[2])
+if string.sub(held, -1) ~= '+' then
+  redis.call('APPEND', KEYS[2], '+')
+end
+return {0, discarded, redis.call('PTTL', KEYS[2])}

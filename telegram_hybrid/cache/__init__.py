@@ -4,10 +4,17 @@ from telegram_hybrid.cache.protocol import Lifetimes
 from telegram_hybrid.cache.requests import Load, Loaded
 from telegram_hybrid.cache.shell import MessageCache
 from telegram_hybrid.cache.stats import CacheStats
-from telegram_hybrid.cache.window import after_from, latest_from
+from telegram_hybrid.cache.window import (
+    EVERY_ID,
+    after_from,
+    after_from_pages,
+    latest_from,
+    pages_after,
+)
 from telegram_hybrid.schema.redis.values import Window
 
 __all__ = [
+    "EVERY_ID",
     "CacheStats",
     "Lifetimes",
     "Load",
@@ -15,5 +22,7 @@ __all__ = [
     "MessageCache",
     "Window",
     "after_from",
+    "after_from_pages",
     "latest_from",
+    "pages_after",
 ]

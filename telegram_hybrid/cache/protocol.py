@@ -133,13 +133,16 @@ class Protocol:
         )
         return self._one(channel_id, key, 0, [], kind)
 
-    def pages(self, channel_id: int, numbers: Iterable[int]) -> Reading[dict[int, Window]]:
-        """Read pages of a channel by number. `Load` is given numbers, and wants them all."""
+    def pages(self, channel_id: int, numbers: Iterable[int]) -> Reading[dict[int, Window | None]]:
+        """Read pages of a channel by number.
+
+        A `Load` that is not guarded need not load any: then what the cache lacks is None.
+        """
         names = {number: self.keys.page(channel_id, number) for number in numbers}
-        kind: _Kind[Window] = _Kind(
+        kind: _Kind[Window | None] = _Kind(
             decode=lambda data, number: _page(data, channel_id, number),
             encode=lambda loaded, number, life: values.encode_window(loaded[number], life),
-            pick=lambda loaded, number: loaded[number],
+            pick=lambda loaded, number: loaded and loaded[number],
             seconds=lambda *_: self.lives.window,
         )
         return self._many(channel_id, names, kind)

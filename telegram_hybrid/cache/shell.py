@@ -96,6 +96,18 @@ class MessageCache:
         begin = partial(self._protocol.window, channel_id, limit)
         return self._counted(self._driver.share(key, begin, load))
 
+    def pages(
+        self, channel_id: int, numbers: Iterable[int], load: Loader
+    ) -> dict[int, Window | None]:
+        """Return pages of a channel by number; None for what is neither cached nor ours to cache.
+
+        A loader that is `guarded` loads them all: {number: Window.page(...)}.
+        """
+        wanted = list(numbers)
+        if self._store is None:
+            return dict.fromkeys(wanted)
+        return self._counted(self._driver.run(self._protocol.pages(channel_id, wanted), load))
+
     def seen(self, channel_id: int, message_ids: Iterable[int], load: Loader) -> set[int]:
         """Return those ids of a channel that are stored, deleted ones included."""
         ids = list(dict.fromkeys(message_ids))

@@ -16,12 +16,15 @@ from tenacity import (
 )
 
 from telegram_hybrid.cache import (
+    EVERY_ID,
     Load,
     Loaded,
     MessageCache,
     Window,
     after_from,
+    after_from_pages,
     latest_from,
+    pages_after,
 )
 from telegram_hybrid.connect.postgres import translated_errors
 from telegram_hybrid.errors import WriteConflict
@@ -38,6 +41,7 @@ from telegram_hybrid.repositories.transaction import (
     markable,
     wanted,
 )
+from telegram_hybrid.schema.redis.values import PAGE
 
 _T = TypeVar("_T")
 
@@ -158,18 +162,18 @@ class Messages:
         """
         above = checked_cursor(channel_id, message_id)
         checks.count("limit", limit)
+        found: list[Message] = []
         if not include_deleted:
-            window = self._cache.window(channel_id, 0, self._head(channel_id, 0))
-            found = after_from(window, above, limit) if window else None
-            if found is not None:
-                return found
+            found, above = self._cached_after(channel_id, above, limit)
+        if len(found) == limit or above == EVERY_ID:
+            return found
         with self._reading() as connection:
-            return reading.oldest(
+            return found + reading.oldest(
                 connection,
                 self._schema,
                 channel_id,
                 above=above,
-                limit=limit,
+                limit=limit - len(found),
                 include_deleted=include_deleted,
             )
 
@@ -194,6 +198,43 @@ class Messages:
         checked_key(channel_id, message_id)
         with self._reading() as connection:
             return reading.revisions(connection, self._schema, channel_id, message_id)
+
+    def _cached_after(
+        self, channel_id: int, message_id: int, limit: int
+    ) -> tuple[list[Message], int]:
+        """What the cache knows to follow `message_id`, and the id up to which that is complete."""
+        window = self._cache.window(channel_id, 0, self._head(channel_id, 0))
+        if window is None:
+            return [], message_id
+        newest = after_from(window, message_id, limit)
+        if newest is not None:
+            return newest, EVERY_ID
+        numbers = pages_after(window, message_id, limit)
+        pages = self._cache.pages(channel_id, numbers, self._pages(channel_id))
+        return after_from_pages(window, pages, message_id, limit)
+
+    def _pages(self, channel_id: int) -> Callable[[Load], Loaded]:
+        """Load pages if they can be stored, else none: the database is asked for less."""
+
+        def load(request: Load) -> Loaded:
+            if not request.guarded:
+                return Loaded(None)
+            with self._reading() as connection:
+                guard = self._look(connection, channel_id, request)
+                found = {
+                    number: reading.between(
+                        connection,
+                        self._schema,
+                        channel_id,
+                        lo=number * PAGE,
+                        hi=number * PAGE + PAGE - 1,
+                    )
+                    for number in request.ids
+                }
+            pages = {n: Window.page(n, messages, guard[0]) for n, messages in found.items()}
+            return Loaded(pages, *guard)
+
+        return load
 
     def _by_ids(self, channel_id: int) -> Callable[[Load], Loaded]:
         def load(request: Load) -> Loaded:

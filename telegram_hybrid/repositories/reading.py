@@ -32,6 +32,12 @@ WHERE channel_id = :channel_id AND message_id > :bound
 ORDER BY message_id LIMIT :limit
 """
 
+_KEYS_BETWEEN = """
+SELECT message_id, sent_at FROM "{schema}".message_keys
+WHERE channel_id = :channel_id AND message_id BETWEEN :lo AND :hi
+ORDER BY message_id DESC
+"""
+
 _ROWS = """
 SELECT channel_id, message_id, sent_at, text, caption, entities, edited_at, message_type, source,
        sender_id, sender_name, reply_to_id, thread_id, grouped_id, media, metadata,
@@ -88,6 +94,21 @@ def oldest(
 ) -> list[Message]:
     """Return up to `limit` messages with ids above `above`, oldest first."""
     return _page(connection, schema, channel_id, _KEYS_ABOVE, above, limit, include_deleted)
+
+
+def between(
+    connection: Connection, schema: str, channel_id: int, *, lo: int, hi: int
+) -> list[Message]:
+    """Return the messages with ids from `lo` to `hi` that are not deleted, newest first."""
+    keys = [
+        (number, sent_at)
+        for number, sent_at in connection.execute(
+            sql(_KEYS_BETWEEN, schema), {"channel_id": channel_id, "lo": lo, "hi": hi}
+        )
+    ]
+    rows = _rows(connection, schema, channel_id, keys)
+    found = (rows[number] for number, _ in keys if number in rows)
+    return [message for message in found if message.deleted_at is None]
 
 
 def revisions(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from functools import partial
@@ -30,6 +30,7 @@ from telegram_hybrid.model import ChannelWrite
 from telegram_hybrid.repositories.channels import Channels
 from telegram_hybrid.repositories.messages import Messages
 from telegram_hybrid.repositories.partitions import Partitions
+from telegram_hybrid.repositories.results import Results
 from telegram_hybrid.repositories.transaction import Transaction, Transactions
 from telegram_hybrid.schema.broker import Topology
 from telegram_hybrid.schema.postgres import migrate
@@ -80,6 +81,7 @@ class Hybrid:
             self._open_broker() if settings.broker_url else None,
             self._topology,
         )
+        self._results = Results(self.engine, schema, self.cache)
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -90,6 +92,24 @@ class Hybrid:
         """
         with self._transactions.begin() as transaction:
             yield transaction
+
+    def cached(
+        self,
+        name: str,
+        query: Callable[[Connection], Any],
+        *,
+        channels: Iterable[int],
+        parameters: Any = None,
+    ) -> Any:
+        """Return what `query(connection)` gives, from the cache while it is true.
+
+        It is forgotten as soon as one of `channels` is written to, and after half a minute. What
+        comes back went through JSON. `name` and `parameters` tell queries apart: they hold all
+        that the query depends on, apart from the channels' messages.
+
+            hybrid.cached("busiest", busiest, channels=ids, parameters={"hours": 24})
+        """
+        return self._results.read(name, query, channels=channels, parameters=parameters)
 
     def relay(self, **options: Any) -> Relay:
         """Return a relay of the outbox, not yet started: `start()`, or `run(stop)` in this thread.

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from telegram_hybrid.cache.flights import Flights, Proof
 from telegram_hybrid.cache.protocol import Answer, Reading
-from telegram_hybrid.cache.requests import Await, Fill, Get, Load, Loaded, Request
+from telegram_hybrid.cache.requests import Await, Fill, Get, GetResult, Load, Loaded, Request
 from telegram_hybrid.cache.store import Store
 
 T = TypeVar("T")
@@ -60,7 +60,8 @@ class Driver:
                     request = reading.throw(error)
                     continue
                 # A hit, and a fill that was accepted, prove that nothing was invalidated before.
-                if isinstance(request, Get) or (isinstance(request, Fill) and reply == [True]):
+                accepted = isinstance(request, Fill) and reply == [True]
+                if accepted or isinstance(request, Get | GetResult):
                     proof.at = asked_at
                 request = reading.send(reply)
         except StopIteration as done:

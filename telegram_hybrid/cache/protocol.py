@@ -33,13 +33,16 @@ from telegram_hybrid.cache.requests import (
     Fill,
     FillEntry,
     Flag,
+    Generations,
     Get,
+    GetResult,
     Grant,
     Lease,
     LeaseEntry,
     Load,
     Loaded,
     Request,
+    SetResult,
 )
 from telegram_hybrid.model import Message
 from telegram_hybrid.schema.redis import values
@@ -62,6 +65,8 @@ class Lifetimes:
     absent: float = 60.0
     seen: float = 7200.0
     window: float = 3600.0
+    api: float = 30.0
+    generation: float = 86400.0
     lease: float = 10.0
     early: float = 1.0
 
@@ -167,6 +172,30 @@ class Protocol:
             flagged = [names[number] for number in unknown if number in stored]
             yield Flag(flagged, self.lives.seen)
         return Answer(known | stored, len(known), len(unknown))
+
+    def result(self, name: str, digest: str, channel_ids: Sequence[int]) -> Reading[Any]:
+        """Read the result of a query over channels, {} or any other JSON.
+
+        It is one of the channels' generations, which a mark and an invalidation end. The loader's
+        reply is quiet if no writer held any of the channels' locks.
+        """
+        key = self.keys.api(name, digest)
+        stored = yield GetResult(key, channel_ids)
+        if stored is None:
+            return Answer((yield Load([])).value, 0, 1)
+        data, *generations = stored
+        if data is not None and None not in generations:
+            found = values.decode_result(data, generations)
+            if found is not None:
+                return Answer(found[0], 1, 0)
+        current = yield Generations(channel_ids, self.new_token())
+        loaded: Loaded = yield Load([], current is not None)
+        if current is not None and loaded.quiet:
+            seconds = self.lives.api * (1 - self.chance() / 10)
+            value = values.encode_result(loaded.value, current)
+            if value:
+                yield SetResult(key, value, seconds)
+        return Answer(loaded.value, 0, 1)
 
     def _one(
         self, channel_id: int, key: str, number: int, ids: Sequence[int], kind: _Kind[T]

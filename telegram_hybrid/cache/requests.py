@@ -104,6 +104,31 @@ class Flag:
 
 
 @attrs.frozen(slots=True)
+class GetResult:
+    """Read a query's result and the generations of its channels. Reply: `bytes | None` of each."""
+
+    key: str
+    channel_ids: Sequence[int]
+
+
+@attrs.frozen(slots=True)
+class Generations:
+    """Read the generations of channels, `token` for those that have none. Reply: them, in order."""
+
+    channel_ids: Sequence[int]
+    token: str
+
+
+@attrs.frozen(slots=True)
+class SetResult:
+    """Store a query's result. No reply is needed."""
+
+    key: str
+    value: bytes
+    seconds: float
+
+
+@attrs.frozen(slots=True)
 class Mark:
     """Serve nothing of this any more, because it is about to be committed. Reply: True if done."""
 
@@ -117,5 +142,7 @@ class Invalidate:
     writes: Sequence[ChannelWrite]
 
 
-RedisRequest: TypeAlias = Get | Lease | Fill | Flag | Mark | Invalidate
+RedisRequest: TypeAlias = (
+    Get | Lease | Fill | Flag | GetResult | Generations | SetResult | Mark | Invalidate
+)
 Request: TypeAlias = Load | Await | RedisRequest

@@ -5,8 +5,10 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import TypeVar
+from hashlib import sha256
+from typing import Any, TypeVar
 
+import msgspec
 from redis import Redis
 
 from telegram_hybrid.cache.driver import Driver, Loader
@@ -115,6 +117,22 @@ class MessageCache:
             return load(Load(ids)).value if ids else set()
         reading = self._protocol.seen(channel_id, ids)
         return self._counted(self._driver.run(reading, load))
+
+    def result(self, name: str, parameters: Any, channel_ids: Iterable[int], load: Loader) -> Any:
+        """Return the result of a query over channels, as JSON gives it back.
+
+        `name` and `parameters` (anything JSON can say) tell queries apart. The result is kept for
+        half a minute, and for no longer than until one of the channels is written to. A loader
+        that is `guarded` says whether all of them were `quiet`.
+        """
+        channels = sorted(set(channel_ids))
+        if self._store is None:
+            return load(Load([])).value
+        said = msgspec.json.encode([channels, parameters], order="deterministic")
+        digest = sha256(said).hexdigest()[:32]
+        key = self.keys.api(name, digest)
+        begin = partial(self._protocol.result, name, digest, channels)
+        return self._counted(self._driver.share(key, begin, load))
 
     def mark(self, writes: Sequence[ChannelWrite]) -> bool:
         """Serve nothing any more that a transaction changed, just before it commits.

@@ -16,12 +16,15 @@ from telegram_hybrid.cache.requests import (
     Await,
     Fill,
     Flag,
+    Generations,
     Get,
+    GetResult,
     Grant,
     Invalidate,
     Lease,
     Mark,
     RedisRequest,
+    SetResult,
 )
 from telegram_hybrid.cache.stats import Tally
 from telegram_hybrid.schema.redis import scripts, values
@@ -91,6 +94,13 @@ class Store:
                 return self._lease(request)
             case Fill():
                 return self._fill(request)
+            case GetResult(key, channel_ids):
+                return self._get_result(key, channel_ids), None
+            case Generations():
+                return self._generations(request), None
+            case SetResult(key, value, seconds):
+                self._redis.set(key, value, px=scripts.milliseconds(seconds))
+                return None, None
             case Mark(written):
                 replies = self._run(writes.marks(self._keys, written))
                 return _first_error(replies) is None, _first_error(replies)
@@ -150,6 +160,24 @@ class Store:
                 raise
             # Not bytes of ours whatever they are: undecodable, so the lease discards it.
             return [b""]
+
+    # A query's keys are of several slots: one round trip, but not one command.
+    def _get_result(self, key: str, channel_ids: Sequence[int]) -> list[bytes | None]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for name in (key, *map(self._keys.generation, channel_ids)):
+            pipeline.get(name)
+        replies = pipeline.execute(raise_on_error=False)
+        return [reply if isinstance(reply, bytes) else None for reply in replies]
+
+    def _generations(self, request: Generations) -> list[bytes] | None:
+        pipeline = self._redis.pipeline(transaction=False)
+        life = scripts.milliseconds(self._lives.generation)
+        for name in map(self._keys.generation, request.channel_ids):
+            pipeline.set(name, request.token, nx=True, px=life)
+            pipeline.get(name)
+        replies = pipeline.execute(raise_on_error=False)[1::2]
+        found = [reply for reply in replies if isinstance(reply, bytes)]
+        return found if len(found) == len(replies) else None
 
     def _flag(self, request: Flag) -> list[Any]:
         pipeline = self._redis.pipeline(transaction=False)

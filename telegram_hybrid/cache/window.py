@@ -46,12 +46,13 @@ def after_from_pages(
     """Return what follows `message_id`, ascending, and the id up to which that is complete.
 
     `limit` at most; what is beyond the last of them counts as unknown.
-    `pages` are consecutive, by ascending number, and the first holds the id after `message_id`.
-    The window continues them where it reaches down to their end.
+    `pages` are consecutive, and the first holds the id after `message_id`. The window continues
+    them where it reaches down to their end.
     """
     found: list[Message] = []
     covered = message_id
-    for number, page in pages.items():
+    for number in sorted(pages):
+        page = pages[number]
         if page is None:
             break
         found += (one for one in reversed(page.messages) if one.message_id > message_id)

@@ -7,6 +7,7 @@
              {...}
              ]}                                                      a head window or a page
     seen     {"version":0,"schema":1,"seen":true}
+    result   {"version":0,"schema":1,"generations":["c0ffee"],"result":...}
 
 The version of a message is its row's; that of a run is its channel's, the highest that any commit
 had given to a row of the channel. `until` is when the value should be gone (Unix seconds), `cost`
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import attrs
 import msgspec
@@ -111,6 +112,13 @@ class _StoredWindow(msgspec.Struct, frozen=True):
     messages: list[Message]
 
 
+class _StoredResult(msgspec.Struct, frozen=True):
+    schema: Literal[1]
+    generations: list[str]
+    result: msgspec.Raw
+
+
+_RESULT = msgspec.json.Decoder(_StoredResult)
 _MESSAGE = msgspec.json.Decoder(_StoredMessage)
 _WINDOW = msgspec.json.Decoder(_StoredWindow)
 # DecodeError covers the model's own refusals (InvalidInput is a ValueError, which msgspec wraps).
@@ -175,6 +183,33 @@ def decode_window(data: bytes, channel_id: int) -> tuple[Window, Life] | None:
         and (not ids or (ids[-1] >= window.lo and ids[0] <= window.hi))
     )
     return (window, Life(stored.until, stored.cost)) if sound else None
+
+
+def encode_result(result: Any, generations: Sequence[bytes]) -> bytes | None:
+    """Encode a query's result; None if it is longer than `MAX_BYTES`.
+
+    Raises TypeError for what JSON cannot say.
+    """
+    named = msgspec.json.encode(
+        [generation.decode("ascii", "replace") for generation in generations]
+    )
+    body = msgspec.json.encode(result)
+    return _within_bounds(
+        b'{"version":0,"schema":%d,"generations":%b,"result":%b}' % (SCHEMA, named, body)
+    )
+
+
+def decode_result(data: bytes, generations: Sequence[bytes]) -> tuple[Any] | None:
+    """Decode a query's result, if it is one of these generations; None if it is anything else."""
+    if len(data) > MAX_BYTES:
+        return None
+    try:
+        stored = _RESULT.decode(data)
+        result = msgspec.json.decode(stored.result)
+    except _UNDECODABLE:
+        return None
+    ours = stored.generations == [one.decode("ascii", "replace") for one in generations]
+    return (result,) if ours else None
 
 
 def _head(version: int, life: Life) -> bytes:

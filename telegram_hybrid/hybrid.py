@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from telegram_hybrid.cache import Lifetimes, MessageCache
 from telegram_hybrid.connect import postgres
 from telegram_hybrid.connect.broker import open_broker
-from telegram_hybrid.connect.redis import open_redis
+from telegram_hybrid.connect.redis import Address, directory_of, open_redis
 from telegram_hybrid.delivery.consumer import Consumer
 from telegram_hybrid.delivery.letterbox import DeadLetters
 from telegram_hybrid.delivery.relay import Relay
@@ -65,6 +65,9 @@ class Hybrid:
             Lifetimes(message=settings.message_ttl, seen=settings.seen_ttl),
             window_size=settings.window_size,
         )
+        directory = directory_of(self._redis) if self._redis is not None else None
+        if directory is not None:
+            directory.observe(self._master_changed)
         self._schema = schema = settings.database_schema
         # Never through the pooler, whose connections the waiting writers hold.
         engine = postgres.open_engine(settings, pooled=False, direct=True)
@@ -245,6 +248,10 @@ class Hybrid:
 
     def _connection(self) -> AbstractContextManager[Connection]:
         return postgres.transaction(self.engine)
+
+    def _master_changed(self, epoch: int, _master: Address) -> None:
+        if epoch > 1:  # the first is the one that we find
+            self.cache.master_changed()
 
     def _after_commit(self, writes: list[ChannelWrite]) -> None:
         # Both may fail without harm: the relay applies every invalidation again before it

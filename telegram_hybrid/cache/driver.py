@@ -22,7 +22,7 @@ class Driver:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._flights = Flights()
+        self.flights = Flights()
 
     def run(self, reading: Reading[T], load: Loader) -> Answer[T]:
         """Drive a reading to its answer."""
@@ -39,7 +39,7 @@ class Driver:
                 answer: Answer[T] = hit.value
                 return answer
             read = partial(self._finish, reading, request, load)
-            shared = self._flights.join(key, began, read)
+            shared = self.flights.join(key, began, read)
             if shared is not None:
                 return shared
 

@@ -31,6 +31,8 @@ class Flights:
     def __init__(self) -> None:
         self._lock = Lock()
         self._flights: dict[str, _Flight[Any]] = {}
+        #: How many threads waited for another one's read.
+        self.waits = 0
 
     def join(self, key: str, began: float, read: Callable[[Proof], T]) -> T | None:
         """Read `key`, or wait for who does; None if that outcome is not for us: begin again.
@@ -43,6 +45,8 @@ class Flights:
             if other is None:
                 flight: _Flight[T] = _Flight()
                 self._flights[key] = flight
+            else:
+                self.waits += 1
         if other is not None:
             other.landed.wait()
             if other.proven_at < began:

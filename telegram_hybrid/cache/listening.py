@@ -18,6 +18,9 @@ _DEAF = 0.02
 #: Seconds without a waiting reader after which the subscription is given up.
 _IDLE = 30.0
 _SLICE = 0.5
+#: Seconds after which a waiting reader asks again whether the fill is still to come: from a Redis
+#: that died nothing will be heard.
+_DOUBT = 1.0
 
 
 class Fills:
@@ -49,13 +52,20 @@ class Fills:
         try:
             if not ear.listens.wait(min(seconds, 1.0)):
                 woken.wait(min(seconds, _DEAF))
-            elif is_leased():
-                woken.wait(seconds)
+            else:
+                until = monotonic() + seconds
+                while is_leased() and (left := until - monotonic()) > 0:
+                    if woken.wait(min(left, _DOUBT)):
+                        return
         finally:
             with self._lock:
                 self._waiting[name].remove(woken)
                 if not self._waiting[name]:
                     del self._waiting[name]
+
+    def wake_all(self) -> None:
+        """Have all that wait look for themselves."""
+        self._wake(None)
 
     def close(self) -> None:
         """Stop listening; a later wait starts again."""

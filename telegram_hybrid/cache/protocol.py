@@ -78,11 +78,15 @@ class Lifetimes:
 
 @attrs.frozen(slots=True)
 class Answer(Generic[T]):
-    """What a read found, and how many of its keys the cache answered and did not."""
+    """What a read found, and how many of its keys the cache answered and did not.
+
+    `early` of those that it did not were there, and loaded before they expired.
+    """
 
     value: T
     hits: int
     misses: int
+    early: int = 0
 
 
 # The reply's type follows from the request; a generator's send type cannot say so.
@@ -217,7 +221,7 @@ class Protocol:
             grant = grants[0] if grants else Grant(False)
             if grant.granted:
                 value = yield from self._load(channel_id, {number: key}, token, ids, kind)
-                return Answer(kind.pick(value, number), 0, 1)
+                return Answer(kind.pick(value, number), 0, 1, early=int(hit))
             if found and hit:
                 return Answer(found[0], 1, 0)
             if not grant.left or patience <= 0:

@@ -137,9 +137,13 @@ class Mark:
 
 @attrs.frozen(slots=True)
 class Invalidate:
-    """Forget what is older than this, which was committed. Reply: True if all of it was applied."""
+    """Forget what is older than this, which was committed. Reply: True if all of it was applied.
+
+    `repair`: in the place of a writer that may have died.
+    """
 
     writes: Sequence[ChannelWrite]
+    repair: bool = False
 
 
 RedisRequest: TypeAlias = (

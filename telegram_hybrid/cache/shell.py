@@ -8,6 +8,7 @@ from functools import partial
 from hashlib import sha256
 from typing import Any, TypeVar
 
+import attrs
 import msgspec
 from redis import Redis
 
@@ -145,14 +146,20 @@ class MessageCache:
     def invalidate(self, writes: Sequence[ChannelWrite]) -> bool:
         """Make the cache forget what a commit made stale; one round trip for all.
 
-        Returns False if Redis failed it, wholly or in part: then the relay has to repeat it. That
-        is never raised, because the commit has happened.
+        Returns False if Redis failed it, wholly or in part. That is never raised, because the
+        commit has happened: it is repeated, and until then this process reads the database.
         """
         return not writes or self._store is None or self._store.ask(Invalidate(writes)) is True
 
     def repair(self, changes: Iterable[Change]) -> bool:
-        """Invalidate what was committed, in the place of writers that may have died."""
-        return self.invalidate(group(changes))
+        """Invalidate what was committed, in the place of writers that may have died.
+
+        Returns False if Redis failed it; it is repeated, as with `invalidate`.
+        """
+        writes = group(changes)
+        if not writes or self._store is None:
+            return True
+        return self._store.ask(Invalidate(writes, repair=True)) is True
 
     def wake(self) -> None:
         """Tell relays that rows were committed: at once, or at the end of `wake.INTERVAL`."""
@@ -160,15 +167,28 @@ class MessageCache:
             self._wake()
 
     def stats(self) -> CacheStats:
-        """Return the counts of this process so far."""
-        return self._tally.read()
+        """Return the counts of this process so far, and how it stands with Redis."""
+        if self._store is None:
+            return self._tally.read()
+        gate = self._store.gate
+        found = self._tally.read(breaker=gate.state.value, trusted=gate.trusted)
+        return attrs.evolve(found, waits=found.waits + self._driver.flights.waits)
+
+    def master_changed(self) -> None:
+        """Another server answers as our Redis: repeat to it what the last one may not have told it.
+
+        Until that is done, and for `ledger.GRACE` seconds more, reads go to the database. Returns
+        at once, from any thread.
+        """
+        if self._store is not None:
+            self._store.gate.moved()
 
     def close(self) -> None:
-        """Drop a wake that is still to come. The client stays open; its maker closes it."""
+        """End our threads. The client stays open; its maker closes it."""
         if self._store is not None:
             self._wake.close()
             self._store.close()
 
     def _counted(self, answer: Answer[T]) -> T:
-        self._tally.add(hits=answer.hits, misses=answer.misses)
+        self._tally.add(hits=answer.hits, misses=answer.misses, early=answer.early)
         return answer.value

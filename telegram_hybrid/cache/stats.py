@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from threading import Lock
+from typing import Any
 
 import attrs
 
@@ -12,18 +13,34 @@ class CacheStats:
     """Counts since the cache was made; keys, unless said otherwise.
 
     `hits` were answered by Redis, `misses` were not. `fills` were stored under their lease,
-    `fills_refused` lost it to an invalidation, expiry or eviction. `discarded` were values of
-    ours no longer: undecodable, foreign, or of another Redis type. `invalidations` were applied.
-    `errors` counts requests (not keys) that Redis failed.
+    `fills_refused` lost it to an invalidation, expiry or eviction. `early` were loaded anew
+    though they had not expired, `stale` were served though they may be out of date, because the
+    caller allowed it. `discarded` were values of ours no longer: undecodable, foreign, or of
+    another Redis type. `waits` counts reads that waited for another one's load.
+
+    `invalidations` counts what was applied for writers of this process, one for each channel of a
+    transaction; `repaired` those that were applied in another's place, or again: by a relay, or
+    after Redis could not be reached or another server became its master. `errors` counts requests
+    (not keys) that Redis failed; `skipped` those that it was not sent, as it had failed before.
+
+    `breaker` is "closed", "open" or "half-open". While Redis is not `trusted`, reads go to the
+    database: it does not answer, or it lacks invalidations that are being repeated.
     """
 
     hits: int = 0
     misses: int = 0
     fills: int = 0
     fills_refused: int = 0
+    early: int = 0
+    stale: int = 0
     discarded: int = 0
+    waits: int = 0
     invalidations: int = 0
+    repaired: int = 0
     errors: int = 0
+    skipped: int = 0
+    breaker: str = "closed"
+    trusted: bool = True
 
 
 class Tally:
@@ -31,7 +48,9 @@ class Tally:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._stats = dict.fromkeys((field.name for field in attrs.fields(CacheStats)), 0)
+        self._stats = {
+            field.name: 0 for field in attrs.fields(CacheStats) if type(field.default) is int
+        }
 
     def add(self, **counts: int) -> None:
         """Add to the named counters."""
@@ -39,7 +58,7 @@ class Tally:
             for name, count in counts.items():
                 self._stats[name] += count
 
-    def read(self) -> CacheStats:
-        """Return the counts of this moment."""
+    def read(self, **more: Any) -> CacheStats:
+        """Return the counts of this moment, and what else is known."""
         with self._lock:
-            return CacheStats(**self._stats)
+            return CacheStats(**(self._stats | more))

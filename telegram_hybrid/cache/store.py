@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from time import monotonic
 from typing import Any
 
+import attrs
+import redis.exceptions
 from redis import Redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from telegram_hybrid.cache import writes
+from telegram_hybrid.cache.gate import Gate
+from telegram_hybrid.cache.ledger import Stale
 from telegram_hybrid.cache.listening import Fills
 from telegram_hybrid.cache.protocol import Lifetimes
 from telegram_hybrid.cache.requests import (
     Await,
     Fill,
+    FillEntry,
     Flag,
     Generations,
     Get,
@@ -27,18 +33,23 @@ from telegram_hybrid.cache.requests import (
     SetResult,
 )
 from telegram_hybrid.cache.stats import Tally
+from telegram_hybrid.cache.sweep import sweep
+from telegram_hybrid.model import ChannelWrite
 from telegram_hybrid.schema.redis import scripts, values
 from telegram_hybrid.schema.redis.keys import Keys
 from telegram_hybrid.schema.redis.scripts import Call
 
 _log = logging.getLogger("telegram_hybrid.cache")
 _UNREACHABLE = "unreachable"
+#: Channels in one round trip of invalidations that are repeated.
+_BATCH = 100
 
 
 class Store:
     """One Redis. `ask` never raises what Redis did: its reply is None then, as the protocol says.
 
-    `capacity` is the most messages that a window is patched to hold.
+    It is None, too, and at once, while the gate is shut. `capacity` is the most messages that a
+    window is patched to hold.
     """
 
     def __init__(
@@ -50,38 +61,71 @@ class Store:
         self._capacity = capacity
         self._tally = tally
         self._problems: set[str] = set()
+        self._reported: set[str] = set()
         self._fills = Fills(redis, keys.filled)
+        self.gate = Gate(self._redis.ping, self._repay, self._fills.wake_all)
 
     def ask(self, request: RedisRequest) -> Any:
         """Perform one request; None if Redis failed it."""
+        gate = self.gate
+        if not gate.trusted:
+            allowed = self._allowed(request)
+            if allowed is None:
+                self._tally.add(skipped=1)
+                return None
+            request = allowed
         kind = type(request).__name__
+        turn, began = gate.turn, monotonic()
         try:
             reply, error = self._reply(request)
         except (RedisError, OSError) as failure:
-            self._failed(_UNREACHABLE, failure)
+            self._lost(failure)
+            if isinstance(request, Invalidate):
+                gate.owe(request.writes)
             return None
+        gate.answered(monotonic() - began)
         if error is not None:
             self._failed(kind, error)
         elif self._problems:
             self._succeeded(kind)
+        if gate.turn != turn and isinstance(request, Get | GetResult):
+            return None
         return reply
 
     def wait(self, request: Await) -> None:
         """Sleep until the key is filled or given up."""
-        self._fills.wait(request.key, request.seconds, lambda: self._is_leased(request.key))
+        if self.gate.trusted:
+            self._tally.add(waits=1)
+            self._fills.wait(request.key, request.seconds, lambda: self._is_leased(request.key))
 
     def publish_wake(self) -> bool:
         """Tell relays that something was committed; return whether Redis took it."""
+        if not self.gate.reachable:
+            return False
         try:
             self._redis.publish(self._keys.wake, b"")
         except (RedisError, OSError) as error:
-            self._failed(_UNREACHABLE, error)
+            self._lost(error)
             return False
         return True
 
     def close(self) -> None:
-        """Stop listening for fills."""
+        """Stop listening for fills, and mending."""
+        self.gate.close()
         self._fills.close()
+
+    def _allowed(self, request: RedisRequest) -> RedisRequest | None:
+        """What is still to be asked while hits are not trusted; None for nothing."""
+        self.gate.mend()
+        if isinstance(request, Mark | Invalidate):
+            if self.gate.reachable:
+                return request
+            if isinstance(request, Invalidate):
+                self.gate.owe(request.writes)
+        elif isinstance(request, Fill) and self.gate.reachable:
+            # Readers elsewhere wait for the lease.
+            return Fill(request.channel_id, [_given_up(entry) for entry in request.entries])
+        return None
 
     def _reply(self, request: RedisRequest) -> tuple[Any, Exception | None]:
         """Return the reply and, if Redis refused any of the request, the first refusal."""
@@ -104,18 +148,43 @@ class Store:
             case Mark(written):
                 replies = self._run(writes.marks(self._keys, written))
                 return _first_error(replies) is None, _first_error(replies)
-            case Invalidate(written):
-                replies = self._run(
-                    writes.invalidations(
-                        self._keys,
-                        written,
-                        tombstone=self._lives.tombstone,
-                        capacity=self._capacity,
-                    )
-                )
-                applied = [one for one in replies if not isinstance(one, Exception)]
-                self._tally.add(invalidations=len(applied))
-                return len(applied) == len(replies), _first_error(replies)
+            case Invalidate():
+                return self._invalidate(request)
+
+    def _invalidate(self, request: Invalidate) -> tuple[Any, Exception | None]:
+        turn = self.gate.turn
+        replies = self._run(self._invalidations(request.writes))
+        done: dict[bool, list[ChannelWrite]] = {True: [], False: []}
+        for write, reply in zip(request.writes, replies, strict=True):
+            done[not isinstance(reply, Exception)].append(write)
+        self._tally.add(**{"repaired" if request.repair else "invalidations": len(done[True])})
+        lasting = self.gate.applied(done[True], turn)
+        if done[False]:
+            self.gate.owe(done[False])
+        return lasting and not done[False], _first_error(replies)
+
+    def _invalidations(self, written: Sequence[ChannelWrite]) -> list[Call]:
+        lives, capacity = self._lives.tombstone, self._capacity
+        return writes.invalidations(self._keys, written, tombstone=lives, capacity=capacity)
+
+    def _repay(self, stale: Stale) -> bool:
+        """Repeat invalidations, and return whether all of them were applied."""
+        owed = stale.writes()
+        try:
+            for at in range(0, len(owed), _BATCH):
+                replies = self._run(self._invalidations(owed[at : at + _BATCH]))
+                error = _first_error(replies)
+                if error is not None:
+                    self._failed(Invalidate.__name__, error)
+                    return False
+                self._tally.add(repaired=len(replies))
+            swept = sweep(self._redis, self._keys, stale)
+        except (RedisError, OSError) as failure:
+            self._lost(failure)
+            return False
+        if stale.everything or stale.whole:
+            _log.warning("Redis missed many invalidations: %d of our values were deleted", swept)
+        return True
 
     def _lease(self, request: Lease) -> tuple[Any, Exception | None]:
         replies = self._run(
@@ -124,16 +193,14 @@ class Store:
                 for e in request.entries
             ]
         )
-        grants, discarded = [], 0
-        for reply in replies:
+        grants = []
+        for entry, reply in zip(request.entries, replies, strict=True):
             if isinstance(reply, Exception):
                 grants.append(Grant(False))
-            else:
-                grants.append(Grant(reply[0] == 1, reply[2] / 1000))
-                discarded += reply[1]
-        if discarded:
-            self._tally.add(discarded=discarded)
-            _log.warning("discarded %d undecodable or foreign values under our keys", discarded)
+                continue
+            grants.append(Grant(reply[0] == 1, reply[2] / 1000))
+            if reply[1]:
+                self._discarded(entry.key)
         return grants, _first_error(replies)
 
     def _fill(self, request: Fill) -> tuple[Any, Exception | None]:
@@ -186,9 +253,12 @@ class Store:
         return pipeline.execute(raise_on_error=False)
 
     def _is_leased(self, key: str) -> bool:
+        if not self.gate.trusted:
+            return False
         try:
             return bool(self._redis.exists(self._keys.lease(key)))
-        except (RedisError, OSError):
+        except (RedisError, OSError) as error:
+            self._lost(error)
             return False
 
     def _run(self, calls: Sequence[Call]) -> list[Any]:
@@ -208,6 +278,25 @@ class Store:
                 replies[index] = reply
         return replies
 
+    def _discarded(self, key: str) -> None:
+        """Count a value that was none of ours, and report the first of its kind."""
+        self._tally.add(discarded=1)
+        name = self._keys.parse(key)
+        kind = str(name.kind) if name else "?"
+        if kind not in self._reported:
+            self._reported.add(kind)
+            _log.warning(
+                "%s held a value that we cannot read: deleted, as will be all others under %r"
+                " keys; stats() counts them. Does another program write there?",
+                key,
+                kind,
+            )
+
+    def _lost(self, error: Exception) -> None:
+        """Redis did not answer."""
+        self._failed(_UNREACHABLE, error)
+        self.gate.failed(timeout=_is_timeout(error))
+
     def _failed(self, problem: str, error: Exception) -> None:
         self._tally.add(errors=1)
         if problem not in self._problems:
@@ -222,3 +311,12 @@ class Store:
 
 def _first_error(replies: Sequence[Any]) -> Exception | None:
     return next((reply for reply in replies if isinstance(reply, Exception)), None)
+
+
+def _is_timeout(error: BaseException) -> bool:
+    kinds = (TimeoutError, redis.exceptions.TimeoutError)
+    return isinstance(error, kinds) or isinstance(error.__cause__, kinds)
+
+
+def _given_up(entry: FillEntry) -> FillEntry:
+    return attrs.evolve(entry, value=b"")

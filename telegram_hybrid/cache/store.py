@@ -219,14 +219,21 @@ class Store:
 
     def _get(self, keys: Sequence[str]) -> Any:
         if len(keys) > 1:
-            return self._redis.mget(keys)
-        try:
-            return [self._redis.get(keys[0])]
-        except ResponseError as error:
-            if not str(error).startswith("WRONGTYPE"):
-                raise
-            # Not bytes of ours whatever they are: undecodable, so the lease discards it.
-            return [b""]
+            found: Any = self._redis.mget(keys)
+        else:
+            try:
+                found = [self._redis.get(keys[0])]
+            except ResponseError as error:
+                if not str(error).startswith("WRONGTYPE"):
+                    raise
+                # Not bytes of ours whatever they are: undecodable, so the lease discards it.
+                return [b""]
+        for at, value in enumerate(found):
+            if value is not None and len(value) > values.MAX_BYTES:
+                # At once: not every kind of read asks for a lease, and none should read it again.
+                self._discard(keys[at])
+                found[at] = None
+        return found
 
     # A query's keys are of several slots: one round trip, but not one command.
     def _get_result(self, key: str, channel_ids: Sequence[int]) -> list[bytes | None]:
@@ -243,8 +250,10 @@ class Store:
             pipeline.set(name, request.token, nx=True, px=life)
             pipeline.get(name)
         replies = pipeline.execute(raise_on_error=False)[1::2]
-        found = [reply for reply in replies if isinstance(reply, bytes)]
-        return found if len(found) == len(replies) else None
+        for channel_id, reply in zip(request.channel_ids, replies, strict=True):
+            if reply is not None and not _is_generation(reply):
+                self._discard(self._keys.generation(channel_id))
+        return replies if all(map(_is_generation, replies)) else None
 
     def _flag(self, request: Flag) -> list[Any]:
         pipeline = self._redis.pipeline(transaction=False)
@@ -277,6 +286,10 @@ class Store:
             for index, reply in zip(unknown, pipeline.execute(raise_on_error=False), strict=True):
                 replies[index] = reply
         return replies
+
+    def _discard(self, key: str) -> None:
+        self._redis.unlink(key)
+        self._discarded(key)
 
     def _discarded(self, key: str) -> None:
         """Count a value that was none of ours, and report the first of its kind."""
@@ -316,6 +329,10 @@ def _first_error(replies: Sequence[Any]) -> Exception | None:
 def _is_timeout(error: BaseException) -> bool:
     kinds = (TimeoutError, redis.exceptions.TimeoutError)
     return isinstance(error, kinds) or isinstance(error.__cause__, kinds)
+
+
+def _is_generation(reply: Any) -> bool:
+    return isinstance(reply, bytes) and len(reply) <= 64 and reply.isalnum()
 
 
 def _given_up(entry: FillEntry) -> FillEntry:

@@ -8,7 +8,7 @@ local function older(a, b)
   return #a < #b or (#a == #b and a < b)
 end
 local tombstone = redis.pcall('GET', KEYS[3])
-if type(tombstone) ~= 'string' or not string.match(tombstone, '^%d+$') then
+if type(tombstone) ~= 'string' or #tombstone > 19 or not string.match(tombstone, '^%d+$') then
   tombstone = '0'
 end
 local refused = ARGV[3] == '' or older(ARGV[2], tombstone)

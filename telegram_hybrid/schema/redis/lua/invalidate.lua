@@ -113,7 +113,8 @@ else
 end
 
 local tombstone = read(KEYS[5])
-if not tombstone or not string.match(tombstone, '^%d+$') or older(tombstone, version) then
+if not tombstone or #tombstone > 19 or not string.match(tombstone, '^%d+$')
+    or older(tombstone, version) then
   tombstone = version
 end
 redis.call('SET', KEYS[5], tombstone, 'PX', life)

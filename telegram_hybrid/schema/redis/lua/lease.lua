@@ -5,10 +5,15 @@ local kind = redis.call('TYPE', KEYS[1]).ok
 if kind ~= 'none' and (kind ~= 'string' or ARGV[3] == '1') then
   discarded = redis.call('UNLINK', KEYS[1])
 end
--- A lease without expiry is none of ours and would close the key for ever. (Not unlinked in vain:
--- a full Redis refuses a SET only as a script's first write, and this one must be refused then.)
+-- A lease that expires never, or not for long, or is no token, is none of ours and would close the
+-- key. (Not unlinked in vain: a full Redis refuses a SET only as a script's first write, and this
+-- one must be refused then.)
+local function foreign()
+  local left = redis.call('PTTL', KEYS[2])
+  return left == -1 or left > 10 * ARGV[2] or redis.call('STRLEN', KEYS[2]) > 64
+end
 kind = redis.call('TYPE', KEYS[2]).ok
-if kind ~= 'none' and (kind ~= 'string' or redis.call('PTTL', KEYS[2]) == -1) then
+if kind ~= 'none' and (kind ~= 'string' or foreign()) then
   redis.call('UNLINK', KEYS[2])
 end
 if redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then

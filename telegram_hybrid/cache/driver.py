@@ -56,7 +56,7 @@ class Driver:
                     proof.at = asked_at
                 try:
                     reply = self._perform(request, load)
-                except Exception as error:  # noqa: BLE001  (the reading raises it again)
+                except BaseException as error:  # noqa: BLE001  (the reading raises it again)
                     request = reading.throw(error)
                     continue
                 # A hit, and a fill that was accepted, prove that nothing was invalidated before.

@@ -29,6 +29,10 @@ class Flights:
     """
 
     def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget what is under way: a parent process's threads, which never land here."""
         self._lock = Lock()
         self._flights: dict[str, _Flight[Any]] = {}
         #: How many threads waited for another one's read.

@@ -32,29 +32,33 @@ class Fills:
     def __init__(self, redis: Redis, topic: str) -> None:
         self._redis = redis
         self._topic = topic
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget who waits and listens: they are threads of a parent process."""
         self._lock = Lock()
         self._waiting: dict[bytes, list[Event]] = {}
         self._ear: _Ear | None = None
 
-    def wait(self, key: str, seconds: float, is_leased: Callable[[], bool]) -> None:
+    def wait(self, key: str, seconds: float, is_awaited: Callable[[], bool]) -> None:
         """Return when `key` was filled or given up, or after `seconds`.
 
-        `is_leased` asks whether it is still to come: what happened before we listened went
-        unheard. While nothing can be heard, this returns early, for the reader to look itself.
+        `is_awaited` asks whether it is still to come and will be told of: what happened before we
+        listened went unheard. While nothing can be heard, this returns early, for the reader to
+        look itself.
         """
         name, woken = key.encode(), Event()
         with self._lock:
             self._waiting.setdefault(name, []).append(woken)
-            if self._ear is None or not self._ear.is_alive():
-                self._ear = _Ear(self._redis, self._topic, self._heard)
-                self._ear.start()
-            ear = self._ear
+            ear = self._ear = self._ear or self._listen()
         try:
-            if not ear.listens.wait(min(seconds, 1.0)):
+            if ear is not None:
+                ear.settled.wait(min(seconds, 1.0))
+            if ear is None or not ear.hears:
                 woken.wait(min(seconds, _DEAF))
             else:
                 until = monotonic() + seconds
-                while is_leased() and (left := until - monotonic()) > 0:
+                while is_awaited() and (left := until - monotonic()) > 0:
                     if woken.wait(min(left, _DOUBT)):
                         return
         finally:
@@ -65,75 +69,92 @@ class Fills:
 
     def wake_all(self) -> None:
         """Have all that wait look for themselves."""
-        self._wake(None)
+        self._heard(None)
 
     def close(self) -> None:
         """Stop listening; a later wait starts again."""
         with self._lock:
             ear, self._ear = self._ear, None
-        self._wake(None)
+        self._heard(None)
         if ear is not None:
             ear.stop()
 
+    def _listen(self) -> _Ear | None:
+        ear = _Ear(self._redis, self._topic, self._heard, self._ended)
+        try:
+            ear.start()
+        except RuntimeError as error:  # no more threads, or the interpreter is ending
+            _log.info("not told of fills: %s", error)
+            return None
+        return ear
+
+    def _ended(self, ear: _Ear) -> None:
+        """Have whoever comes now listen anew, and whoever waits look itself."""
+        with self._lock:
+            if self._ear is ear:
+                self._ear = None
+        self._heard(None)
+
     def _heard(self, name: bytes | None) -> bool:
         """Wake who waits for `name`, or for anything; return whether anybody still waits."""
-        self._wake(name)
         with self._lock:
+            lists = self._waiting.values() if name is None else [self._waiting.get(name, [])]
+            for event in (event for events in lists for event in events):
+                event.set()
             return bool(self._waiting)
-
-    def _wake(self, name: bytes | None) -> None:
-        with self._lock:
-            events = [
-                event
-                for key, waiting in self._waiting.items()
-                if name is None or key == name
-                for event in waiting
-            ]
-        for event in events:
-            event.set()
 
 
 class _Ear(Thread):
     """The subscribed thread. It ends with its connection, or when nobody waits any more."""
 
-    def __init__(self, redis: Redis, topic: str, heard: Callable[[bytes | None], bool]) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        topic: str,
+        heard: Callable[[bytes | None], bool],
+        ended: Callable[[_Ear], object],
+    ) -> None:
         super().__init__(name="telegram_hybrid fills", daemon=True)
         self._redis = redis
         self._topic = topic
         self._heard = heard
+        self._ended = ended
         self._stopped = False
-        self.listens = Event()
+        self._pubsub: Any = None
+        #: Set when it is decided whether this `hears`.
+        self.settled = Event()
+        self.hears = False
 
     def run(self) -> None:
-        pubsub: Any = None
+        pubsub = self._pubsub = self._redis.pubsub()  # type: ignore[no-untyped-call]
         try:
-            pubsub = self._redis.pubsub()  # type: ignore[no-untyped-call]
             pubsub.subscribe(self._topic)
             self._listen(pubsub)
         except (RedisError, OSError) as error:
             _log.info("not told of fills: %s", error)
         finally:
-            self.listens.clear()
-            self._heard(None)
-            if pubsub is not None:
-                with suppress(RedisError, OSError):
-                    pubsub.close()
+            self.hears = False
+            self._ended(self)
+            self.settled.set()
+            with suppress(RedisError, OSError):
+                pubsub.close()
 
     def stop(self) -> None:
         self._stopped = True
+        if self.hears:
+            with suppress(RedisError, OSError):
+                self._pubsub.unsubscribe()  # its reply cuts the wait for a message short
         self.join(2 * _SLICE)
 
     def _listen(self, pubsub: Any) -> None:
         waited_at = monotonic()
         while not self._stopped and monotonic() - waited_at < _IDLE:
             told = pubsub.get_message(timeout=_SLICE)
-            if told is None:
-                if self._heard_nothing():
+            if told is None or told["type"] == "message":
+                if self._heard(told["data"] if told is not None else b""):
                     waited_at = monotonic()
             elif told["type"] == "subscribe":
-                self.listens.set()
-            elif self._heard(told["data"]):
-                waited_at = monotonic()
-
-    def _heard_nothing(self) -> bool:
-        return self._heard(b"")
+                if self.hears:  # redis-py connected anew: what was said meanwhile went unheard
+                    self._heard(None)
+                self.hears = True
+                self.settled.set()

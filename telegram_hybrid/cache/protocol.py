@@ -51,6 +51,10 @@ from telegram_hybrid.schema.redis.values import Life, Window
 
 T = TypeVar("T")
 
+#: How often a reader waits for what others load before it loads for itself. A write in between
+#: ends up to three of their leases; under steady writes nobody should wait for long.
+_PATIENCE = 4
+
 
 @attrs.frozen(slots=True, kw_only=True)
 class Lifetimes:
@@ -205,8 +209,7 @@ class Protocol:
         self, channel_id: int, key: str, number: int, ids: Sequence[int], kind: _Kind[T]
     ) -> Reading[T]:
         """Read one value; of many readers that miss it, one loads it and the others wait."""
-        patience = self.lives.lease
-        while True:
+        for patience in range(_PATIENCE, -1, -1):
             stored = yield Get([key])
             if stored is None:
                 return Answer(kind.pick((yield Load(ids)).value, number), 0, 1)
@@ -216,7 +219,13 @@ class Protocol:
             if found and hit and not self._is_early(found[1]):
                 return Answer(found[0], 1, 0)
             token = self.new_token()
-            entry = LeaseEntry(key, token, self.lives.lease, data is not None and found is None)
+            entry = LeaseEntry(
+                key,
+                token,
+                self.lives.lease,
+                undecodable=data is not None and found is None,
+                missing=data is None,
+            )
             grants: list[Grant] | None = yield Lease([entry])
             grant = grants[0] if grants else Grant(False)
             if grant.granted:
@@ -224,12 +233,11 @@ class Protocol:
                 return Answer(kind.pick(value, number), 0, 1, early=int(hit))
             if found and hit:
                 return Answer(found[0], 1, 0)
-            if not grant.left or patience <= 0:
-                return Answer(kind.pick((yield Load(ids)).value, number), 0, 1)
+            if not grant.left or not patience:
+                break
             # Not much longer than the lease: it may end a moment later than was said.
-            seconds = min(grant.left + 0.001, patience)
-            patience -= seconds
-            yield Await(key, seconds)
+            yield Await(key, grant.left + 0.001)
+        return Answer(kind.pick((yield Load(ids)).value, number), 0, 1)
 
     def _many(
         self, channel_id: int, names: Mapping[int, str], kind: _Kind[T]
@@ -273,7 +281,9 @@ class Protocol:
         began = self.now()
         try:
             loaded: Loaded = yield Load(ids, bool(ours))
-        except Exception:
+        except GeneratorExit:
+            raise
+        except BaseException:  # Ctrl-C, too, must not leave a lease that others wait for
             if ours:
                 yield Fill(channel_id, [FillEntry(key, token) for key in ours.values()])
             raise

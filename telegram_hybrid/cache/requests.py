@@ -19,12 +19,17 @@ class Get:
 
 @attrs.frozen(slots=True)
 class LeaseEntry:
-    """A key to lease. `undecodable`: what is there could not be decoded, so discard it."""
+    """A key to lease.
+
+    `undecodable`: what is there could not be decoded, so discard it. `missing`: nothing was there,
+    so grant nothing if something is there by now, and have the reader look again.
+    """
 
     key: str
     token: str
     seconds: float
     undecodable: bool = False
+    missing: bool = False
 
 
 @attrs.frozen(slots=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Iterable, Sequence
 from functools import partial
 from hashlib import sha256
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 import attrs
 import msgspec
@@ -28,6 +30,17 @@ from telegram_hybrid.schema.redis.keys import Keys
 from telegram_hybrid.schema.redis.values import Window
 
 T = TypeVar("T")
+
+#: All there are, for a forked child: a read that another thread of its parent had begun never ends.
+_caches: WeakSet[MessageCache] = WeakSet()
+
+
+def _after_fork() -> None:
+    for cache in list(_caches):
+        cache._begin_in_child()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class MessageCache:
@@ -67,6 +80,7 @@ class MessageCache:
             self._store = Store(redis, keys, lives, self.window_capacity, self._tally)
             self._driver = Driver(self._store)
             self._wake = Wake(self._store.publish_wake)
+        _caches.add(self)
 
     def get(self, channel_id: int, message_id: int, load: Loader) -> Message | None:
         """Return one message, deleted or not; None if it is not stored."""
@@ -188,6 +202,13 @@ class MessageCache:
         if self._store is not None:
             self._wake.close()
             self._store.close()
+
+    def _begin_in_child(self) -> None:
+        self._tally.begin()
+        if self._store is not None:
+            self._store.begin()
+            self._driver.flights.begin()
+            self._wake = Wake(self._store.publish_wake)
 
     def _counted(self, answer: Answer[T]) -> T:
         self._tally.add(hits=answer.hits, misses=answer.misses, early=answer.early)

@@ -52,6 +52,10 @@ class Tally:
             field.name: 0 for field in attrs.fields(CacheStats) if type(field.default) is int
         }
 
+    def begin(self) -> None:
+        """Have a lock that no thread of a parent process holds."""
+        self._lock = Lock()
+
     def add(self, **counts: int) -> None:
         """Add to the named counters."""
         with self._lock:

@@ -92,11 +92,15 @@ class Store:
             return None
         return reply
 
+    def begin(self) -> None:
+        """Have locks and threads of our own, in a forked child; its gate sees to itself."""
+        self._fills.begin()
+
     def wait(self, request: Await) -> None:
         """Sleep until the key is filled or given up."""
         if self.gate.trusted:
             self._tally.add(waits=1)
-            self._fills.wait(request.key, request.seconds, lambda: self._is_leased(request.key))
+            self._fills.wait(request.key, request.seconds, lambda: self._is_awaited(request.key))
 
     def publish_wake(self) -> bool:
         """Tell relays that something was committed; return whether Redis took it."""
@@ -189,7 +193,14 @@ class Store:
     def _lease(self, request: Lease) -> tuple[Any, Exception | None]:
         replies = self._run(
             [
-                scripts.lease(self._keys, e.key, e.token, e.seconds, undecodable=e.undecodable)
+                scripts.lease(
+                    self._keys,
+                    e.key,
+                    e.token,
+                    e.seconds,
+                    undecodable=e.undecodable,
+                    missing=e.missing,
+                )
                 for e in request.entries
             ]
         )
@@ -261,14 +272,16 @@ class Store:
             pipeline.set(key, values.SEEN, px=scripts.milliseconds(request.seconds))
         return pipeline.execute(raise_on_error=False)
 
-    def _is_leased(self, key: str) -> bool:
+    def _is_awaited(self, key: str) -> bool:
+        """Whether a lease is held by somebody who was told to say when it is done."""
         if not self.gate.trusted:
             return False
         try:
-            return bool(self._redis.exists(self._keys.lease(key)))
+            held = self._redis.get(self._keys.lease(key))
         except (RedisError, OSError) as error:
             self._lost(error)
             return False
+        return isinstance(held, bytes) and held.endswith(b"+")
 
     def _run(self, calls: Sequence[Call]) -> list[Any]:
         """Run scripts in one round trip; an error stands in its reply's place.

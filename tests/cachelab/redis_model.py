@@ -77,6 +77,8 @@ class RedisModel:
         value = self._value(key)
         if value is FOREIGN or (value is not None and undecodable == "1"):
             discarded = self.delete(key)
+        elif value is not None and undecodable == "2":
+            return [0, 0, 1]
         held = self._value(lease)
         if held is FOREIGN or self.seconds_left(lease) == float("inf"):
             self.delete(lease)
@@ -93,6 +95,7 @@ class RedisModel:
         held = self.get(lease)
         name = str(token).encode()
         if held not in (name, name + b"+"):
+            self.published.append((str(topic), key))
             return 0
         stone = self.get(tombstone) or b""
         refused = not value or (stone.isdigit() and int(stone) > int(str(as_of)))

@@ -56,13 +56,21 @@ MARK = _script("mark")
 INVALIDATE = _script("invalidate")
 
 
-def lease(keys: Keys, key: str, token: str, seconds: float, *, undecodable: bool) -> Call:
-    """Ask for the lease of `key`.
+def lease(
+    keys: Keys,
+    key: str,
+    token: str,
+    seconds: float,
+    *,
+    undecodable: bool = False,
+    missing: bool = False,
+) -> Call:
+    """Ask for the lease of `key`, whose value was `undecodable` or `missing`, or is to be renewed.
 
     Reply: [granted, discarded, left]: 0 or 1, 0 or 1, and the milliseconds for which another
-    reader still has the lease.
+    reader still has the lease. A value that was missing and is there now gives [0, 0, 1].
     """
-    flag = "1" if undecodable else "0"
+    flag = "1" if undecodable else "2" if missing else "0"
     return Call(LEASE, (key, keys.lease(key)), (token, milliseconds(seconds), flag))
 
 

@@ -2,6 +2,8 @@
 -- life in ms, topic. Returns 1 if filled, 0 if refused.
 local held = redis.pcall('GET', KEYS[2])
 if held ~= ARGV[1] and held ~= ARGV[1] .. '+' then
+  -- Who waited for a lease that was evicted or flushed is told by nobody else.
+  redis.call('PUBLISH', ARGV[5], KEYS[1])
   return 0
 end
 local function older(a, b)

@@ -6,13 +6,14 @@ import contextlib
 import socket
 from collections.abc import Callable
 from random import choice
+from threading import Semaphore
 from time import monotonic, sleep
 from typing import Any, Protocol, TypeVar
 
 import redis
 from redis.client import Pipeline
 from redis.connection import ConnectionPool
-from redis.exceptions import BusyLoadingError, ReadOnlyError
+from redis.exceptions import BusyLoadingError, MaxConnectionsError, ReadOnlyError
 from tenacity import Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
 
 from telegram_hybrid.connect.redis import repeating
@@ -24,6 +25,8 @@ from telegram_hybrid.errors import HybridError
 T = TypeVar("T")
 _BROKEN = (redis.ConnectionError, redis.TimeoutError, OSError)
 
+#: Seconds for which a thread queues for a connection.
+_QUEUE = 1.0
 #: Fewest seconds of a deadline that are kept for the last attempt.
 _LAST_ATTEMPT = 0.8
 
@@ -154,7 +157,8 @@ def guided(connection_class: type[Any]) -> type[Any]:
 class Pool(ConnectionPool):
     """A pool whose failures to connect are told apart from all others, and explained.
 
-    With a guide, connections to a former master are dropped as soon as there is another.
+    With a guide, connections to a former master are dropped as soon as there is another. When all
+    connections are in use, threads queue for them for a while: it is no fault of Redis.
     """
 
     def __init__(self, connection_class: type[Any], *, place: str, **options: Any) -> None:
@@ -166,14 +170,33 @@ class Pool(ConnectionPool):
 
     def get_connection(self, *args: Any, **options: Any) -> Any:
         """As in redis-py; raises `NotConnected` or `Misconfigured` if there is none to be had."""
+        self._checkpid()  # redis-py's: after a fork nothing is in use
+        if not self._free.acquire(timeout=_QUEUE):
+            raise NotConnected(
+                f"Redis at {self._place_name}: all {self.max_connections} connections are in use; "
+                "set max_connections in the URL for more"
+            )
         try:
             return super().get_connection(*args, **options)
+        except MaxConnectionsError as error:  # of those that fail otherwise it calls `release`
+            self._free.release()
+            raise NotConnected(f"Redis at {self._place_name}: {error}") from error
         except HybridError:
             raise
         except _BROKEN as error:
             detail, permanent = explain(error)
             kind = Misconfigured if permanent else NotConnected
             raise kind(f"Redis at {self._place_name}: {detail}") from error
+
+    def release(self, connection: Any) -> None:
+        """As in redis-py; whoever queues is next."""
+        super().release(connection)
+        self._free.release()
+
+    def reset(self) -> None:
+        """As in redis-py: at first, and in a forked child."""
+        self._free = Semaphore(self.max_connections)
+        super().reset()
 
     def close(self) -> None:
         """Close all connections, and the directory if these are its users."""

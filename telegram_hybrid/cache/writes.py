@@ -27,7 +27,10 @@ def group(changes: Iterable[Change]) -> list[ChannelWrite]:
 
 def marks(keys: Keys, writes: Iterable[ChannelWrite]) -> list[Call]:
     """One call per channel."""
-    return [scripts.mark(keys, write.channel_id, list(_stale(keys, write))) for write in writes]
+    return [
+        scripts.mark(keys, write.channel_id, list(_stale(keys, write)), previous=write.previous)
+        for write in writes
+    ]
 
 
 def invalidations(

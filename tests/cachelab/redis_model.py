@@ -107,9 +107,12 @@ class RedisModel:
         return 0 if refused else 1
 
     def _mark(self, keys: tuple[str, ...], args: tuple[object, ...]) -> int:
-        (window, lease, held, generation, *stale), (topic,) = keys, args
-        if self._value(window) is not None:
+        (window, lease, held, generation, *stale), (topic, previous) = keys, args
+        needed = None if previous == "" else int(str(previous))
+        if needed is not None and self._version(window) == needed:
             self.data[held] = self.data.pop(window)
+        elif needed is None or self._version(held) != needed:
+            self.delete(held)
         self._forget(topic, window, lease)
         self.delete(generation)
         for key, its_lease in zip(stale[::2], stale[1::2], strict=True):

@@ -89,13 +89,16 @@ def fill(
     )
 
 
-def mark(keys: Keys, channel_id: int, stale: Sequence[str]) -> Call:
-    """Drop the values and leases `stale`, and put the channel's window aside."""
+def mark(keys: Keys, channel_id: int, stale: Sequence[str], *, previous: int | None) -> Call:
+    """Drop the values and leases `stale`, and put the channel's window aside.
+
+    It is kept there only if it is of version `previous`: then the write can patch it.
+    """
     window = keys.window(channel_id)
     named = [window, keys.lease(window), keys.held(window), keys.generation(channel_id)]
     for key in stale:
         named += (key, keys.lease(key))
-    return Call(MARK, tuple(named), (keys.filled,))
+    return Call(MARK, tuple(named), (keys.filled, "" if previous is None else previous))
 
 
 def invalidate(

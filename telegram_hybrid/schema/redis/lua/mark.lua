@@ -1,6 +1,11 @@
 -- KEYS: window, its lease, its place aside, generation, then each stale value and its lease.
--- ARGV: topic. Takes no memory, so that a full Redis lets it pass.
-local topic = ARGV[1]
+-- ARGV: topic, the channel's version before the write or ''. Takes no memory, so that a full Redis
+-- lets it pass.
+local topic, previous = ARGV[1], ARGV[2]
+local function fits(key)
+  local head = redis.pcall('GETRANGE', key, 0, 40)
+  return type(head) == 'string' and string.match(head, '^{"version":(%d+)') == previous
+end
 local function forget(value, lease)
   local holder = redis.pcall('GET', lease)
   redis.call('UNLINK', value, lease)
@@ -8,8 +13,12 @@ local function forget(value, lease)
     redis.call('PUBLISH', topic, value)
   end
 end
-if redis.call('EXISTS', KEYS[1]) == 1 then
+-- Aside is only what this write's own invalidation can patch: an earlier write's that comes late
+-- must not bring a window back before this commit.
+if fits(KEYS[1]) then
   redis.call('RENAME', KEYS[1], KEYS[3])
+elseif not fits(KEYS[3]) then
+  redis.call('UNLINK', KEYS[3])
 end
 forget(KEYS[1], KEYS[2])
 redis.call('UNLINK', KEYS[4])

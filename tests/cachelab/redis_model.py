@@ -80,7 +80,8 @@ class RedisModel:
         elif value is not None and undecodable == "2":
             return [0, 0, 1]
         held = self._value(lease)
-        if held is FOREIGN or self.seconds_left(lease) == float("inf"):
+        lasts = self.seconds_left(lease) or 0.0
+        if held is FOREIGN or lasts > int(str(ms)) / 100 or (held and len(held) > 64):  # type: ignore[arg-type]
             self.delete(lease)
             held = None
         if isinstance(held, bytes):
@@ -97,8 +98,8 @@ class RedisModel:
         if held not in (name, name + b"+"):
             self.published.append((str(topic), key))
             return 0
-        stone = self.get(tombstone) or b""
-        refused = not value or (stone.isdigit() and int(stone) > int(str(as_of)))
+        stone = self._tombstone(tombstone)
+        refused = not value or (stone is not None and stone > int(str(as_of)))
         if not refused:
             self.put(key, value, int(str(ms)) / 1000)  # type: ignore[arg-type]
         self.delete(lease)
@@ -146,8 +147,7 @@ class RedisModel:
             self.delete(held)
             if fresh is not None:
                 self.put(window, fresh, left)
-        stone = self.get(tombstone) or b""
-        newest = max(number, int(stone)) if stone.isdigit() else number
+        newest = max(number, self._tombstone(tombstone) or 0)
         self.put(tombstone, b"%d" % newest, int(str(ms)) / 1000)
         return 1
 
@@ -156,6 +156,10 @@ class RedisModel:
         self.delete(key, lease)
         if holder is not None and holder.endswith(b"+"):
             self.published.append((str(topic), key))
+
+    def _tombstone(self, key: str) -> int | None:
+        stone = self.get(key) or b""
+        return int(stone) if stone.isdigit() and len(stone) <= 19 else None
 
     def _version(self, key: str) -> int | None:
         found = _VERSION.match(self.get(key) or b"")

@@ -208,7 +208,6 @@ def test_the_holder_of_the_lease_fills_once_and_the_value_expires(store: Store) 
     assert store.get(KEY) == b"first"
     assert store.get(LEASE) is None
     assert 55 < store.seconds_left(KEY) <= 60
-    assert store.published == []
 
 
 def test_an_empty_fill_only_gives_the_lease_back(store: Store) -> None:
@@ -230,6 +229,20 @@ def test_nobody_fills_without_a_lease(store: Store) -> None:
     assert store.get(LEASE) == b"a+"
 
 
+def test_a_fill_for_which_nobody_waits_is_not_announced(store: Store) -> None:
+    lease(store)
+    fill(store)
+    assert store.published == []
+
+
+def test_a_fill_that_lost_its_lease_tells_those_who_waited_for_it(store: Store) -> None:
+    lease(store, "a")
+    lease(store, "b")
+    store.delete(LEASE)
+    assert fill(store, "a") == 0
+    assert store.published == [(KEYS.filled, KEY)]
+
+
 @pytest.mark.parametrize("value", [b"value", b""])
 def test_a_fill_tells_those_who_wait_and_nobody_else(store: Store, value: bytes) -> None:
     lease(store, "a")
@@ -247,8 +260,8 @@ def test_who_takes_a_lease_tells_those_who_wait(store: Store, how: str, waits: b
         lease(store, "b")
     assert (mark(store, KEY) if how == "mark" else invalidate(store, 6)) == 1
     assert store.get(KEY) is None
-    assert fill(store, "a", as_of=9) == 0
     assert store.published == [(KEYS.filled, KEY)] * waits
+    assert fill(store, "a", as_of=9) == 0
 
 
 def test_an_invalidation_leaves_a_tombstone(store: Store) -> None:
@@ -325,12 +338,28 @@ def test_a_value_is_discarded_only_if_the_reader_could_not_decode_it(store: Stor
     assert store.get(KEY) is None
 
 
-def test_a_lease_that_would_never_expire_is_taken_over(store: Store) -> None:
-    store.put(LEASE, b"someone")
+def test_a_reader_that_missed_what_is_there_by_now_is_to_look_again(store: Store) -> None:
+    store.put(KEY, b"good", 60)
+    call = scripts.lease(KEYS, KEY, "a", 10, missing=True)
+    assert store.run(call) == [0, 0, 1]
+    assert store.get(LEASE) is None
+    store.put_foreign(KEY)
+    assert store.run(call) == [1, 1, 0], "what is not ours is not what it waits for"
+    store.delete(LEASE)
+    assert store.run(call) == [1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("held", "seconds"), [(b"someone", None), (b"someone", 101), (b"x" * 65, 5)]
+)
+def test_a_lease_that_is_none_of_ours_is_taken_over(
+    store: Store, held: bytes, seconds: float | None
+) -> None:
+    store.put(LEASE, held, seconds)
     assert lease(store, "a") == [1, 0, 0]
 
 
-@pytest.mark.parametrize("stone", [b"zzz", b"", b"-5", b"7 "])
+@pytest.mark.parametrize("stone", [b"zzz", b"", b"-5", b"7 ", b"9" * 20])
 def test_a_tombstone_that_is_no_version_refuses_nothing(store: Store, stone: bytes) -> None:
     store.put(TOMBSTONE, stone, 60)
     lease(store)

@@ -32,6 +32,7 @@ from telegram_hybrid.repositories.messages import Messages
 from telegram_hybrid.repositories.partitions import Partitions
 from telegram_hybrid.repositories.results import Results
 from telegram_hybrid.repositories.transaction import Transaction, Transactions
+from telegram_hybrid.repositories.truth import Truth
 from telegram_hybrid.schema.broker import Topology
 from telegram_hybrid.schema.postgres import migrate
 from telegram_hybrid.schema.postgres.sql import sql
@@ -75,6 +76,9 @@ class Hybrid:
         self._transactions = Transactions(
             self.engine, schema, self._partitions, self.cache.mark, self._after_commit
         )
+        self.cache.truth = Truth(self.engine, schema)
+        if settings.cache_audit_every is not None:
+            self.cache.watch(settings.cache_audit_every)
         self._workers: WeakSet[Worker] = WeakSet()
         self.messages = Messages(self.engine, schema, self._transactions, self.cache)
         self.channels = Channels(self._connection, schema)

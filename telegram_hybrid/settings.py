@@ -115,8 +115,9 @@ class Settings:
     `pooler_url` is PgBouncer in front of the same database. `redis_url` and `broker_url` may be
     None: then nothing is cached, or nothing can be relayed and consumed. `connect_timeout` is how
     long a call looks for a connection to the database, `statement_timeout` how long it waits for
-    one answer. `database_schema`, `redis_prefix` and `exchange` keep systems apart that share
-    servers. Raises `ConfigurationError` naming the setting.
+    one answer. Every `cache_audit_every` seconds (None: never) a hundred cached values are compared
+    with the database. `database_schema`, `redis_prefix` and `exchange` keep systems apart that
+    share servers. Raises `ConfigurationError` naming the setting.
     """
 
     database_url: str = attrs.field(
@@ -144,6 +145,9 @@ class Settings:
     message_ttl: float = attrs.field(default=3600.0, validator=_positive)
     seen_ttl: float = attrs.field(default=7200.0, validator=_positive)
     window_size: int = attrs.field(default=100, validator=_positive)
+    cache_audit_every: float | None = attrs.field(
+        default=None, validator=attrs.validators.optional(_positive)
+    )
     pool_size: int = attrs.field(default=10, validator=_positive)
     connect_timeout: float = attrs.field(default=5.0, validator=_positive)
     statement_timeout: float = attrs.field(default=60.0, validator=_positive)
@@ -174,6 +178,7 @@ class Settings:
         The names of what is ours: TELEGRAM_DB_SCHEMA, TELEGRAM_REDIS_PREFIX and
         TELEGRAM_RABBITMQ_EXCHANGE; lives of cached values in seconds:
         TELEGRAM_REDIS_MESSAGE_TTL and TELEGRAM_REDIS_SEEN_TTL.
+        TELEGRAM_CACHE_AUDIT_EVERY (seconds) is `cache_audit_every`.
         """
         env = os.environ if environ is None else environ
         database = env.get("TELEGRAM_DATABASE_URL") or _from_parts(
@@ -209,6 +214,7 @@ _OURS: Mapping[str, tuple[str, type[str] | type[float]]] = {
     "TELEGRAM_RABBITMQ_EXCHANGE": ("exchange", str),
     "TELEGRAM_REDIS_MESSAGE_TTL": ("message_ttl", float),
     "TELEGRAM_REDIS_SEEN_TTL": ("seen_ttl", float),
+    "TELEGRAM_CACHE_AUDIT_EVERY": ("cache_audit_every", float),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from hashlib import sha256
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ import attrs
 import msgspec
 from redis import Redis
 
+from telegram_hybrid.cache.audit import Audit, Auditor, Contents, Truth
 from telegram_hybrid.cache.driver import Driver, Loader
 from telegram_hybrid.cache.protocol import Answer, Lifetimes, Protocol
 from telegram_hybrid.cache.requests import (
@@ -24,6 +25,7 @@ from telegram_hybrid.cache.requests import (
 from telegram_hybrid.cache.stats import CacheStats, Tally
 from telegram_hybrid.cache.store import Store
 from telegram_hybrid.cache.wake import Wake
+from telegram_hybrid.cache.watch import Watch
 from telegram_hybrid.cache.writes import group
 from telegram_hybrid.model import Change, ChannelWrite, Message
 from telegram_hybrid.schema.redis.keys import Keys
@@ -72,6 +74,10 @@ class MessageCache:
         self.window_size = window_size
         #: Messages in a full window: some more, so that deletions do not cut it short at once.
         self.window_capacity = window_size + max(1, window_size // 4)
+        #: What the auditor compares with.
+        self.truth: Truth | None = None
+        self._redis = redis
+        self._watch: Watch | None = None
         lives = lives or Lifetimes()
         self._tally = Tally()
         self._protocol = Protocol(keys=keys, lives=lives, new_token=partial(secrets.token_hex, 8))
@@ -188,6 +194,30 @@ class MessageCache:
         found = self._tally.read(breaker=gate.state.value, trusted=gate.trusted)
         return attrs.evolve(found, waits=found.waits + self._driver.flights.waits)
 
+    def audit(
+        self, sample: int = 1000, *, told: Callable[[int, int], object] = lambda *_: None
+    ) -> Audit:
+        """Compare a random sample of `sample` cached values with the database.
+
+        A commit meanwhile is no false alarm: what differs is looked at again after 2 seconds.
+        `told(done, total)` is called as it goes. Raises `RedisUnavailable` and `DatabaseError`.
+        """
+        if self._redis is None or self.truth is None:
+            return Audit()
+        return Auditor(self._redis, self.keys).audit(self.truth, sample, told)
+
+    def contents(self) -> Contents:
+        """Count what is cached, by going through all keys. Raises `RedisUnavailable`."""
+        if self._redis is None:
+            return Contents({}, 0, 0, "", 0)
+        return Auditor(self._redis, self.keys).contents()
+
+    def watch(self, seconds: float) -> None:
+        """Audit 100 values every `seconds` in the background, and log what is inconsistent."""
+        if self._redis is not None and self._watch is None:
+            self._watch = Watch(self.audit, seconds)
+            self._watch.start()
+
     def master_changed(self) -> None:
         """Another server answers as our Redis: repeat to it what the last one may not have told it.
 
@@ -199,6 +229,8 @@ class MessageCache:
 
     def close(self) -> None:
         """End our threads. The client stays open; its maker closes it."""
+        if self._watch is not None:
+            self._watch.stop()
         if self._store is not None:
             self._wake.close()
             self._store.close()

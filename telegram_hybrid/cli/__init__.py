@@ -11,7 +11,17 @@ from typing import Annotated
 import typer
 
 from telegram_hybrid._version import __version__
-from telegram_hybrid.cli import demo, dlq, health, importing, migrating, outbox, services, stack
+from telegram_hybrid.cli import (
+    cache,
+    demo,
+    dlq,
+    health,
+    importing,
+    migrating,
+    outbox,
+    services,
+    stack,
+)
 from telegram_hybrid.cli.errors import OK, guarded
 
 _HELP = """
@@ -49,6 +59,7 @@ app.add_typer(dlq.app, name="dlq")
 app.add_typer(outbox.app, name="outbox")
 app.add_typer(migrating.app, name="migrate")
 app.command("health")(health.command)
+app.add_typer(cache.app, name="cache")
 app.add_typer(stack.app, name="stack")
 
 

@@ -11,12 +11,13 @@ from typing import Any
 from weakref import WeakSet
 
 import kombu
+from redis import Redis
 from sqlalchemy import Connection
 
 from telegram_hybrid.cache import Lifetimes, MessageCache
 from telegram_hybrid.connect import postgres
 from telegram_hybrid.connect.broker import open_broker
-from telegram_hybrid.connect.redis import Address, directory_of, open_redis
+from telegram_hybrid.connect.redis import Address, directory_of, open_redis, restarts_of
 from telegram_hybrid.delivery.consumer import Consumer
 from telegram_hybrid.delivery.letterbox import DeadLetters
 from telegram_hybrid.delivery.relay import Relay
@@ -66,9 +67,8 @@ class Hybrid:
             Lifetimes(message=settings.message_ttl, seen=settings.seen_ttl),
             window_size=settings.window_size,
         )
-        directory = directory_of(self._redis) if self._redis is not None else None
-        if directory is not None:
-            directory.observe(self._master_changed)
+        if self._redis is not None:
+            self._follow(self._redis)
         self._schema = schema = settings.database_schema
         # Never through the pooler, whose connections the waiting writers hold.
         engine = postgres.open_engine(settings, pooled=False, direct=True)
@@ -252,6 +252,14 @@ class Hybrid:
 
     def _connection(self) -> AbstractContextManager[Connection]:
         return postgres.transaction(self.engine)
+
+    def _follow(self, client: Redis) -> None:
+        """Have the cache told when another server, or another run of it, answers."""
+        directory, restarts = directory_of(client), restarts_of(client)
+        if directory is not None:
+            directory.observe(self._master_changed)
+        if restarts is not None:
+            restarts.observe(self.cache.server_restarted)
 
     def _master_changed(self, epoch: int, _master: Address) -> None:
         if epoch > 1:  # the first is the one that we find

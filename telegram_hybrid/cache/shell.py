@@ -227,6 +227,14 @@ class MessageCache:
         if self._store is not None:
             self._store.gate.moved()
 
+    def server_restarted(self) -> None:
+        """Our Redis was restarted, perhaps with an old file: delete every value of ours in it.
+
+        Otherwise as `master_changed`.
+        """
+        if self._store is not None:
+            self._store.gate.restarted()
+
     def close(self) -> None:
         """End our threads. The client stays open; its maker closes it."""
         if self._watch is not None:

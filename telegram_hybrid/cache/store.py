@@ -186,8 +186,10 @@ class Store:
         except (RedisError, OSError) as failure:
             self._lost(failure)
             return False
-        if stale.everything or stale.whole:
-            _log.warning("Redis missed many invalidations: %d of our values were deleted", swept)
+        if swept:
+            _log.warning(
+                "Redis may have missed invalidations of %d of our values: they were deleted", swept
+            )
         return True
 
     def _lease(self, request: Lease) -> tuple[Any, Exception | None]:

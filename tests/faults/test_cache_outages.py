@@ -15,7 +15,8 @@ from statistics import median
 
 import attrs
 import pytest
-from servers.redis_ha import RedisHA
+from servers.ports import free_ports
+from servers.redis_ha import Node, RedisHA
 from servers.valkey import Valkey
 from stand import until
 
@@ -242,3 +243,37 @@ def test_what_a_failover_loses_is_told_again_before_hits_are_trusted(
         assert [each.errors for each in readers] == [[], []]
         assert [each.old for each in readers] == [[], []]
         assert writer.cache.stats().repaired > 0
+
+
+def test_a_redis_that_restarts_with_an_old_file_is_emptied_before_it_is_believed(
+    hybrid: Hybrid, tmp_path: Path
+) -> None:
+    # Seen to fail: without the run's id, a pool that connects again finds the old values right.
+    (port,) = free_ports(1)
+    node = Node(tmp_path / "plain", port, ['save ""', "appendonly no"], sentinel=False)
+    node.start()
+    try:
+        with stores(hybrid, [f"redis://127.0.0.1:{port}"] * 2) as (writer, reader):
+            editor = Editor(writer, 1)
+            for each in (writer, reader):
+                each.messages.get(CHANNEL, 1)
+                assert is_trusted(each)
+            node.ask("SAVE")
+            editor.edit()
+            for each in (writer, reader):
+                each.messages.get(CHANNEL, 1)
+            node.restart()  # nobody asks meanwhile, so nobody sees a failure
+            key = writer.cache.keys.message(CHANNEL, 1)
+            assert b'"text":"0"' in node.ask("GET", key), "the file was older than the edit"
+            readers = [Readers(each, editor) for each in (writer, reader)]
+            with readers[0].running(), readers[1].running():
+                until(lambda: all(each.reads > 50 for each in readers))
+                until(lambda: is_trusted(writer) and is_trusted(reader), 15)
+                hits = [each.cache.stats().hits for each in (writer, reader)]
+                until(lambda: writer.cache.stats().hits > hits[0] + 50)
+                until(lambda: reader.cache.stats().hits > hits[1] + 50)
+            print(f"\n{sum(each.reads for each in readers):,} reads after the restart, none old")
+            assert [each.errors for each in readers] == [[], []]
+            assert [each.old for each in readers] == [[], []]
+    finally:
+        node.kill()

@@ -104,6 +104,7 @@ def comparable(text: str) -> list[str]:
 
 
 PAGES = [
+    "docs/cache.md",
     "README.md",
     "docs/index.md",
     "docs/tutorial.md",

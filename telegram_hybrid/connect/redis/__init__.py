@@ -19,6 +19,7 @@ from telegram_hybrid.connect.redis.directory import Directory, View
 from telegram_hybrid.connect.redis.discovery import Address, Answer, NoAnswer
 from telegram_hybrid.connect.redis.failures import Misconfigured, NoReply, NotConnected
 from telegram_hybrid.connect.redis.questions import Questions
+from telegram_hybrid.connect.redis.restarts import Restarts
 from telegram_hybrid.connect.redis.url import TIMEOUT, Target, parse
 from telegram_hybrid.errors import ConfigurationError
 
@@ -35,6 +36,7 @@ __all__ = [
     "NoAnswer",
     "NoReply",
     "NotConnected",
+    "Restarts",
     "Target",
     "View",
     "ask_sentinels",
@@ -42,6 +44,7 @@ __all__ = [
     "open_redis",
     "open_replica",
     "parse",
+    "restarts_of",
 ]
 
 
@@ -85,6 +88,12 @@ def directory_of(client: redis.Redis) -> Directory | None:
     return pool.guide.directory if isinstance(pool, Pool) and pool.guide is not None else None
 
 
+def restarts_of(client: redis.Redis) -> Restarts | None:
+    """Where to be told that a client's server was restarted; None for one that follows Sentinel."""
+    pool = client.connection_pool
+    return pool.restarts if isinstance(pool, Pool) else None
+
+
 def ask_sentinels(target: Target, seconds: float) -> list[Answer | NoAnswer]:
     """Ask all sentinels of `target` at once, on new connections; `seconds` at most."""
     questions = Questions(target, timeout=seconds, patience=seconds)
@@ -112,7 +121,11 @@ def _client(target: Target, guide: Guide | None, deadline: float | None) -> redi
 def _pool(target: Target, guide: Guide | None, options: dict[str, Any]) -> Pool:
     if guide is None:
         place = options.get("path") or f"{options.get('host')}:{options.get('port', 6379)}"
-        return Pool(target.connection_class, place=str(place), **options)
+        restarts = Restarts()
+        options["redis_connect_func"] = restarts.greet
+        pool = Pool(target.connection_class, place=str(place), **options)
+        pool.restarts = restarts
+        return pool
     place = ",".join(map(str, target.sentinels))
     options |= {"guide": guide, "host": "sentinel", "port": 0}
     return Pool(guided(target.connection_class), place=f"{target.master_name} ({place})", **options)

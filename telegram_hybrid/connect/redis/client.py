@@ -20,6 +20,7 @@ from telegram_hybrid.connect.redis import repeating
 from telegram_hybrid.connect.redis.directory import Directory
 from telegram_hybrid.connect.redis.discovery import Address, NoRole, parse_role
 from telegram_hybrid.connect.redis.failures import Misconfigured, NoReply, NotConnected, explain
+from telegram_hybrid.connect.redis.restarts import Restarts
 from telegram_hybrid.errors import HybridError
 
 T = TypeVar("T")
@@ -164,6 +165,7 @@ class Pool(ConnectionPool):
     def __init__(self, connection_class: type[Any], *, place: str, **options: Any) -> None:
         self._place_name = place
         self.guide: Guide | None = options.get("guide")
+        self.restarts: Restarts | None = None
         super().__init__(connection_class, **options)
         if self.guide is not None:
             self.guide.directory.observe(self._hang_up)

@@ -1,0 +1,155 @@
+"""The gate's thread: it probes so that no reader has to, repeats what is owed, and ends.
+
+Broken on purpose and seen to fail: a gate that trusts before it repeated; one whose thread a fork
+leaves behind for good; a `close` that does not wait for it.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import attrs
+import pytest
+
+from telegram_hybrid.cache import gate as gates
+from telegram_hybrid.cache import ledger
+from telegram_hybrid.cache.gate import Gate
+from telegram_hybrid.cache.ledger import Stale
+from telegram_hybrid.model import ChannelWrite
+
+WRITES = [ChannelWrite(-1, 5, ())]
+
+
+@attrs.define
+class Server:
+    """A Redis that is there or not, and what it was asked."""
+
+    there: bool = True
+    takes: bool = True
+    probes: list[str] = attrs.field(factory=list)  # the threads that probed
+    told: list[dict[int, int]] = attrs.field(factory=list)
+    opened: int = 0
+
+    def probe(self) -> None:
+        self.probes.append(threading.current_thread().name)
+        if not self.there:
+            raise ConnectionError
+
+    def repay(self, stale: Stale) -> bool:
+        self.told.append(dict(stale.versions))
+        return self.takes
+
+    def on_open(self) -> None:
+        self.opened += 1
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "GRACE", 0.05)
+    monkeypatch.setattr(gates, "_AGAIN", 0.01)
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server()
+
+
+@pytest.fixture
+def gate(server: Server) -> Iterator[Gate]:
+    made = Gate(server.probe, server.repay, server.on_open)
+    yield made
+    made.close()
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def threads() -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if each.name == "telegram_hybrid gate"]
+
+
+def test_while_all_is_well_there_is_no_thread(gate: Gate) -> None:
+    gate.answered(0.001)
+    assert gate.applied(WRITES, gate.turn)
+    assert gate.trusted
+    assert threads() == []
+
+
+def test_a_lost_redis_is_probed_by_the_thread_until_it_answers(gate: Gate, server: Server) -> None:
+    server.there = False
+    for _ in range(2):
+        gate.failed(timeout=True)
+    assert not gate.trusted
+    assert not gate.reachable
+    assert server.opened == 1
+    until(lambda: len(server.probes) >= 2)
+    assert set(server.probes) == {"telegram_hybrid gate"}
+    gate.owe(WRITES)
+    server.there = True
+    until(lambda: gate.trusted)
+    assert {-1: 5} in server.told
+    assert gate.state.value == "closed"
+    until(lambda: threads() == [])
+
+
+def test_what_is_owed_is_repeated_until_it_is_taken_and_trusted_only_then(
+    gate: Gate, server: Server
+) -> None:
+    server.takes = False
+    gate.owe(WRITES)
+    assert not gate.trusted
+    assert gate.reachable, "others may be told meanwhile"
+    until(lambda: len(server.told) >= 3)
+    assert not gate.trusted
+    server.takes = True
+    until(lambda: gate.trusted)
+    assert server.told[-1] == {-1: 5}
+
+
+def test_a_new_master_is_told_of_what_was_acknowledged_and_of_what_was_under_way(
+    gate: Gate, server: Server
+) -> None:
+    assert gate.applied([ChannelWrite(-1, 5, ())], gate.turn)
+    turn = gate.turn
+    gate.moved()
+    assert not gate.trusted
+    assert gate.applied([ChannelWrite(-2, 6, ())], turn) is False, "the old master said so"
+    until(lambda: gate.trusted)
+    said = {channel: version for each in server.told for channel, version in each.items()}
+    assert said == {-1: 5, -2: 6}
+
+
+def test_close_ends_the_thread_and_a_later_doubt_starts_another(gate: Gate, server: Server) -> None:
+    server.takes = False
+    gate.owe(WRITES)
+    gate.close()
+    assert threads() == []
+    gate.close()
+    server.takes = True
+    gate.mend()
+    until(lambda: gate.trusted)
+
+
+def test_a_forked_child_mends_for_itself(gate: Gate, server: Server) -> None:
+    server.takes = False
+    gate.owe(WRITES)
+    until(lambda: server.told)
+    child = os.fork()
+    if child == 0:  # pragma: no cover
+        code = 1
+        try:
+            assert not gate.trusted
+            server.takes = True
+            gate.mend()
+            until(lambda: gate.trusted)
+            code = 0 if server.told[-1] == {-1: 5} else 2
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert not gate.trusted

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from telegram_hybrid.cache import Window
+from telegram_hybrid.cache import Load, Loaded, Window
 from telegram_hybrid.model import Change, EventType, Message, MessageKey
 from telegram_hybrid.schema.redis.keys import Keys
 
@@ -35,14 +35,21 @@ class Database:
     def put(self, *messages: Message) -> None:
         self.rows |= {message.message_id: message for message in messages}
 
-    def messages(self, ids: list[int]) -> dict[int, Message]:
-        self.loads.append(ids)
-        return {i: self.rows[i] for i in ids if i in self.rows}
+    @property
+    def head(self) -> int:
+        """The channel's version."""
+        return max((message.version for message in self.rows.values()), default=0)
 
-    def window(self, size: int) -> Window:
+    def messages(self, request: Load) -> Loaded:
+        self.loads.append(list(request.ids))
+        found = {i: self.rows[i] for i in request.ids if i in self.rows}
+        return Loaded(found, self.head, request.guarded)
+
+    def window(self, request: Load, size: int = 125) -> Loaded:
         self.loads.append([])
-        return Window.of([self.rows[i] for i in sorted(self.rows, reverse=True)][:size], size)
+        newest = [self.rows[i] for i in sorted(self.rows, reverse=True)][:size]
+        return Loaded(Window.of(newest, size, self.head), self.head, request.guarded)
 
-    def seen(self, ids: list[int]) -> set[int]:
-        self.loads.append(ids)
-        return self.rows.keys() & set(ids)
+    def seen(self, request: Load) -> Loaded:
+        self.loads.append(list(request.ids))
+        return Loaded(self.rows.keys() & set(request.ids))

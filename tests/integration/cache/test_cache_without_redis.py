@@ -12,7 +12,8 @@ import redis
 from cachelab.rows import CHANNEL, KEYS, Database, change, message
 from servers.valkey import Valkey
 
-from telegram_hybrid.cache import CacheStats, MessageCache
+from telegram_hybrid.cache import CacheStats, Load, Loaded, MessageCache
+from telegram_hybrid.cache.breaker import FAILURES
 from telegram_hybrid.connect.redis import TIMEOUT, open_redis
 
 
@@ -27,14 +28,14 @@ def check_reads(cache: MessageCache, database: Database) -> None:
     assert cache.get_many(CHANNEL, [1, 2, 3], database.messages) == database.rows
     assert cache.seen(CHANNEL, [1, 2, 3], database.seen) == {1, 2}
     assert database.loads == [[1, 2, 3], [1, 2, 3]]
-    window = cache.window(CHANNEL, database.window)
+    window = cache.window(CHANNEL, 2, database.window)
     assert window is None or len(window.messages) == 2
 
 
 def test_no_redis_at_all_reads_from_the_database(database: Database) -> None:
     cache = MessageCache(None, KEYS)
     check_reads(cache, database)
-    assert cache.invalidate([change(1, 2)]) is True
+    assert cache.repair([change(1, 2)]) is True
     cache.wake()
     assert cache.stats() == CacheStats()
 
@@ -49,15 +50,21 @@ def test_a_killed_redis_costs_nothing_but_hits_and_is_used_again_when_it_returns
         own_valkey.kill()
         for _ in range(3):
             check_reads(cache, database)
-        assert cache.invalidate([change(1, 2)]) is False
+        database.put(message(1, 2))
+        assert cache.repair([change(1, 2)]) is False
         cache.wake()
         assert len(caplog.records) == 1, "one outage, one line"
-        assert cache.stats().errors == 3 * 3 + 2
+        stats = cache.stats()
+        assert (stats.errors, stats.breaker) == (FAILURES, "open"), "then nobody asks any more"
 
         own_valkey.start()
+        deadline = time.monotonic() + 20
+        while not cache.stats().trusted:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
         cache.get_many(CHANNEL, [1], database.messages)
-        assert cache.get_many(CHANNEL, [1], Database().messages) == {1: message(1)}
-        assert cache.invalidate([change(1, 2)]) is True
+        assert cache.get_many(CHANNEL, [1], Database().messages) == {1: message(1, 2)}
+        assert cache.repair([change(1, 2)]) is True
         assert caplog.records[-1].getMessage() == "Redis answers again"
 
 
@@ -68,11 +75,11 @@ def test_redis_killed_in_the_middle_of_a_read_does_not_show(
     with open_redis(own_valkey.url, deadline=None) as client:
         cache = MessageCache(client, KEYS)
 
-        def kill_and_load(ids: list[int]) -> dict:
+        def kill_and_load(request: Load) -> Loaded:
             own_valkey.kill()
             if step == "fill":
                 own_valkey.start()  # a new server: no lease, no scripts
-            return database.messages(ids)
+            return database.messages(request)
 
         assert cache.get_many(CHANNEL, [1, 2], kill_and_load) == database.rows
         assert database.loads == [[1, 2]]
@@ -104,7 +111,7 @@ def test_a_full_redis_still_answers_and_still_applies_invalidations(
         for _ in range(3):
             assert cache.get_many(CHANNEL, [2], database.messages) == {2: message(2)}
         database.put(message(1, 2, "after"))
-        assert cache.invalidate([change(1, 2)]) is True
+        assert cache.repair([change(1, 2)]) is True
         assert cache.get_many(CHANNEL, [1], database.messages)[1].text == "after"
         check_reads(cache, database)
         assert cache.stats().fills == 1
@@ -118,9 +125,9 @@ def test_a_lease_won_before_redis_filled_up_does_not_fill_it_further(
     with open_redis(own_valkey.url, deadline=None) as client:
         cache = MessageCache(client, KEYS)
 
-        def fill_up(ids: list[int]) -> dict:
+        def fill_up(request: Load) -> Loaded:
             client.config_set("maxmemory", 1)
-            return database.messages(ids)
+            return database.messages(request)
 
         assert cache.get_many(CHANNEL, [1], fill_up) == {1: message(1)}
         assert cache.stats().fills == 0
@@ -137,7 +144,7 @@ def test_a_replica_that_refuses_writes_does_not_disturb_readers(
         client.execute_command("REPLICAOF", "127.0.0.1", "1")
         assert cache.get_many(CHANNEL, [1], Database().messages) == {1: message(1)}
         assert cache.get_many(CHANNEL, [2], database.messages) == {2: message(2)}
-        assert cache.invalidate([change(1, 2)]) is False
+        assert cache.repair([change(1, 2)]) is False
 
 
 def test_a_server_that_wants_a_password_is_no_cache(own_valkey: Valkey, database: Database) -> None:

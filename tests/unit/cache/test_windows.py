@@ -22,7 +22,7 @@ def test_latest_is_what_the_database_would_say_or_nothing(
     ids: set[int], size: int, limit: int
 ) -> None:
     every = rows(ids, newest_first=True)
-    answer = latest_from(Window.of(every[:size], size), limit)
+    answer = latest_from(Window.of(every[:size], size, 99), limit)
     if limit <= size or len(every) < size:
         assert answer == every[:limit]
     else:
@@ -34,7 +34,7 @@ def test_after_is_what_the_database_would_say_or_nothing(
     ids: set[int], size: int, above: int, limit: int
 ) -> None:
     every = rows(ids, newest_first=False)
-    answer = after_from(Window.of(every[::-1][:size], size), above, limit)
+    answer = after_from(Window.of(every[::-1][:size], size, 99), above, limit)
     if answer is None:
         assert len(every) >= size
         assert above < every[-size].message_id - 1
@@ -43,15 +43,15 @@ def test_after_is_what_the_database_would_say_or_nothing(
 
 
 def test_a_window_states_its_coverage() -> None:
-    full = Window.of([message(9, 4), message(5, 8)], 2)
+    full = Window.of([message(9, 4), message(5, 8)], 2, 8)
     assert (full.lo, full.hi, full.version, full.complete) == (5, 9, 8, False)
     assert after_from(full, 4, 10) == [message(5, 8), message(9, 4)]
     assert after_from(full, 3, 10) is None
-    empty = Window.of([], 2)
+    empty = Window.of([], 2, 0)
     assert (empty.lo, empty.hi, empty.version, empty.complete) == (0, 0, 0, True)
 
 
 @pytest.mark.parametrize("limit", [0, 1, 5])
 def test_an_empty_channel_is_known_to_be_empty(limit: int) -> None:
-    assert latest_from(Window.of([], 3), limit) == []
-    assert after_from(Window.of([], 3), 0, limit) == []
+    assert latest_from(Window.of([], 3, 0), limit) == []
+    assert after_from(Window.of([], 3, 0), 0, limit) == []

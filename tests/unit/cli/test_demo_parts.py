@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from telegram_hybrid import Change, Event, EventType, Message
+from telegram_hybrid.cache.writes import group
 from telegram_hybrid.cli.demo.input import CHANNELS, PAGE, SAMPLE, Witness, hold_back
 from telegram_hybrid.cli.demo.latency import Latencies, Percentiles, timed
 from telegram_hybrid.cli.demo.reads import Mismatch, compare_read
@@ -121,8 +122,8 @@ def test_commit_to_handler_pairs_the_stamps_of_one_version_in_any_order() -> Non
     stamps.entered(event_of(other))  # before it is on: not counted
     stamps.on = True
     stamps.entered(event_of(message))
-    stamps.committed([Change(message.key, 7, EventType.RECEIVED)])
-    stamps.committed([Change(other.key, 8, EventType.RECEIVED)])
+    stamps.committed(group([Change(message.key, 7, EventType.RECEIVED)]))
+    stamps.committed(group([Change(other.key, 8, EventType.RECEIVED)]))
     assert len(stamps.samples()) == 1
     stamps.entered(event_of(other))
     (first, second) = stamps.samples()

@@ -11,9 +11,11 @@ from telegram_hybrid.schema.redis.keys import Guard, KeyName, Keys, Kind
 CHANNELS = st.integers(-(2**52) + 1, 2**52 - 1).filter(bool)
 MESSAGES = st.integers(0, 2**52 - 1)
 GUARDS = st.sampled_from([None, *Guard])
+NUMBERED = (Kind.MESSAGE, Kind.SEEN, Kind.PAGE)
+SINGLE = tuple(kind for kind in Kind if kind not in NUMBERED)
 NAMES = st.one_of(
-    st.builds(KeyName, st.sampled_from([Kind.MESSAGE, Kind.SEEN]), CHANNELS, MESSAGES, GUARDS),
-    st.builds(KeyName, st.just(Kind.WINDOW), CHANNELS, st.none(), GUARDS),
+    st.builds(KeyName, st.sampled_from(NUMBERED), CHANNELS, MESSAGES, GUARDS),
+    st.builds(KeyName, st.sampled_from(SINGLE), CHANNELS, st.none(), GUARDS),
 )
 PREFIXES = st.from_regex(r"[A-Za-z0-9_.:-]{1,20}", fullmatch=True).map(Keys)
 
@@ -24,8 +26,12 @@ def test_names_are_the_contracts() -> None:
     assert keys.seen(-1001, 42) == "telegram:dedup:{-1001}:42"
     assert keys.window(-1001) == "telegram:channel:{-1001}:recent"
     assert keys.lease(keys.message(-1001, 42)) == "telegram:msg:{-1001}:42:lease"
-    assert keys.tombstone(keys.window(-1001)) == "telegram:channel:{-1001}:recent:tombstone"
-    assert keys.wake == "telegram:wake"
+    assert keys.held(keys.window(-1001)) == "telegram:channel:{-1001}:recent:held"
+    assert keys.page(-1001, 3) == "telegram:channel:{-1001}:page:3"
+    assert keys.tombstone(-1001) == "telegram:channel:{-1001}:tombstone"
+    assert keys.generation(-1001) == "telegram:channel:{-1001}:generation"
+    assert keys.api("activity", "c0ffee") == "telegram:api:activity:c0ffee"
+    assert (keys.wake, keys.filled) == ("telegram:wake", "telegram:filled")
 
 
 @given(keys=PREFIXES, name=NAMES)
@@ -39,10 +45,10 @@ def test_all_keys_of_a_channel_share_one_cluster_slot(
     keys: Keys, channel_id: int, message_ids: list[int]
 ) -> None:
     # Seen to fail without the braces around the channel id.
-    values = [keys.window(channel_id)]
-    for message_id in message_ids:
-        values += [keys.message(channel_id, message_id), keys.seen(channel_id, message_id)]
-    names = [name for key in values for name in (key, keys.lease(key), keys.tombstone(key))]
+    values = [keys.window(channel_id), keys.tombstone(channel_id), keys.generation(channel_id)]
+    for number in message_ids:
+        values += [build(channel_id, number) for build in (keys.message, keys.seen, keys.page)]
+    names = [name for key in values for name in (key, keys.lease(key), keys.held(key))]
     assert {key_slot(name.encode()) for name in names} == {key_slot(str(channel_id).encode())}
 
 

@@ -13,6 +13,7 @@ from telegram_hybrid.schema.redis import values
 from telegram_hybrid.schema.redis.values import Window
 
 CHANNEL = -1001649127710
+LIFE = values.Life(1793000000.123, 0.002)
 START = datetime(2020, 1, 1, tzinfo=UTC)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=50)
 
@@ -42,19 +43,23 @@ def whole(message: Message) -> list[object]:
 
 @given(messages())
 def test_a_message_survives_and_its_version_comes_first(message: Message) -> None:
-    data = values.encode_message(message)
-    assert list(json.loads(data)) == ["version", "schema", "message"]
+    data = values.encode_message(message, LIFE)
+    assert list(json.loads(data)) == ["version", "schema", "until", "cost", "message"]
     assert data.startswith(b'{"version":%d,' % message.version)
-    assert whole(values.decode_message(data, CHANNEL, 7)) == whole(message)
+    found = values.decode_message(data, CHANNEL, 7)
+    assert whole(found.message) == whole(message)
+    assert found.life == LIFE
 
 
 @given(messages(), st.sets(st.integers(0, 50), max_size=8), st.integers(1, 8))
 def test_a_window_survives(message: Message, ids: set[int], size: int) -> None:
     newest = [attrs.evolve(message, message_id=i) for i in sorted(ids, reverse=True)[:size]]
-    window = Window.of(newest, size)
-    stored = values.encode_window(window)
-    assert list(json.loads(stored)) == ["version", "schema", "lo", "hi", "complete", "messages"]
-    assert values.decode_window(stored, CHANNEL) == window
+    window = Window.of(newest, size, 9)
+    stored = values.encode_window(window, LIFE)
+    names = ["version", "schema", "until", "cost", "lo", "hi", "complete", "messages"]
+    assert list(json.loads(stored)) == names
+    assert values.decode_window(stored, CHANNEL) == (window, LIFE)
+    assert stored.count(b"\n") == max(1, len(newest)) + 1, "one message a line"
 
 
 @given(st.binary(max_size=200))
@@ -65,21 +70,21 @@ def test_noise_is_a_miss(data: bytes) -> None:
 
 @given(message=messages(), cut=st.integers(1, 60))
 def test_a_truncated_value_is_a_miss(message: Message, cut: int) -> None:
-    assert values.decode_message(values.encode_message(message)[:-cut], CHANNEL, 7) is None
+    assert values.decode_message(values.encode_message(message, LIFE)[:-cut], CHANNEL, 7) is None
 
 
 def message(message_id: int, channel_id: int = CHANNEL, version: int = 3) -> Message:
     return Message(channel_id=channel_id, message_id=message_id, sent_at=START, version=version)
 
 
-GOOD = values.encode_message(message(7))
+GOOD = values.encode_message(message(7), LIFE)
 
 
 @pytest.mark.parametrize(
     "data",
     [
-        values.encode_message(message(8)),
-        values.encode_message(message(7, -1002)),
+        values.encode_message(message(8), LIFE),
+        values.encode_message(message(7, -1002), LIFE),
         GOOD.replace(b'"schema":1', b'"schema":2'),
         GOOD.replace(b'"schema":1,', b""),
         GOOD.replace(b'{"version":3,"schema', b'{"version":4,"schema'),
@@ -97,19 +102,17 @@ def test_a_foreign_or_contradictory_message_is_a_miss(data: bytes) -> None:
     assert values.decode_message(data, CHANNEL, 7) is None
 
 
-WINDOW = values.encode_window(Window.of([message(9), message(7)], 2))
+WINDOW = values.encode_window(Window.of([message(9), message(7)], 2, 3), LIFE)
 
 
 @pytest.mark.parametrize(
     "data",
     [
-        values.encode_window(Window.of([message(9, -1002)], 2)),
+        values.encode_window(Window.of([message(9, -1002)], 2, 3), LIFE),
         WINDOW.replace(b'"schema":1', b'"schema":2'),
-        WINDOW.replace(b'"lo":7', b'"lo":1'),
-        WINDOW.replace(b'"hi":9', b'"hi":10'),
-        WINDOW.replace(b'{"version":3,"schema', b'{"version":4,"schema'),
+        WINDOW.replace(b'"lo":7', b'"lo":8'),
+        WINDOW.replace(b'"hi":9', b'"hi":8'),
         WINDOW.replace(b'"message_id":9', b'"message_id":6').replace(b'"hi":9', b'"hi":6'),
-        b'{"version":0,"schema":1,"lo":0,"hi":0,"complete":false,"messages":[]}',
         GOOD,
     ],
 )
@@ -120,9 +123,9 @@ def test_a_foreign_or_contradictory_window_is_a_miss(data: bytes) -> None:
 
 def test_what_is_too_long_is_neither_encoded_nor_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(values, "MAX_BYTES", len(GOOD) - 1)
-    assert values.encode_message(message(7)) is None
+    assert values.encode_message(message(7), LIFE) is None
     assert values.decode_message(GOOD, CHANNEL, 7) is None
-    assert values.encode_window(Window.of([message(9), message(7)], 2)) is None
+    assert values.encode_window(Window.of([message(9), message(7)], 2, 3), LIFE) is None
     assert values.decode_window(WINDOW, CHANNEL) is None
 
 
@@ -135,4 +138,4 @@ def test_the_longest_message_of_the_model_fits() -> None:
         caption="\x01" * 65_536,
         metadata={"x": "y" * 262_000},
     )
-    assert len(values.encode_message(longest)) < values.MAX_BYTES
+    assert len(values.encode_message(longest, LIFE)) < values.MAX_BYTES

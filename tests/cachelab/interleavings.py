@@ -1,20 +1,29 @@
 """An explorer of interleavings: runs the real protocol generators in every order of their steps.
 
 Each request is one atomic step, as it is for one channel's keys on a real Redis; a guarded load is
-two, because its look at the channel's lock comes before its snapshot. A state reached before is
-not walked again, so counts are of distinct states. A generator cannot be copied: every path is
-replayed from the start.
+three: the version that its look at the channel sees, whether it finds the lock free, and the rows.
+
+What makes it exhaustive in seconds: a generator is a function of its replies, so a process is a
+node in the tree of its replies and nothing is replayed; what processes share is one value, of
+which each step is worked out once; processes of one kind are interchangeable, so a state is the
+shared value and the sorted nodes. A lease is not named by its token but by a mark on who holds it.
+Steps that touch nothing shared (waiting, an own choice, a load that nobody keeps) take no turn.
+
+Safety is checked of every shared value that is reached, so of every state. Of answers it follows:
+they are what the reader's own last `Get` or `Load` said, which is asserted of every answer, and
+that was asked after the reader began.
 """
 
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import attrs
 
+from cachelab.history import CAPACITY, KEYS, LIVES, Log, head, load, written
 from cachelab.redis_model import RedisModel
 from telegram_hybrid.cache import writes
-from telegram_hybrid.cache.protocol import Lifetimes, Protocol
+from telegram_hybrid.cache.protocol import Answer
 from telegram_hybrid.cache.requests import (
     Await,
     Fill,
@@ -26,30 +35,16 @@ from telegram_hybrid.cache.requests import (
     Loaded,
     Mark,
 )
-from telegram_hybrid.model import Change, ChannelWrite, EventType, Message, MessageKey
-from telegram_hybrid.schema.redis import scripts, values
-from telegram_hybrid.schema.redis.keys import Keys
-from telegram_hybrid.schema.redis.values import Window
-
-KEYS = Keys()
-LIVES = Lifetimes()
-CHANNEL = -1001649127710
-SENT = datetime(2026, 11, 1, tzinfo=UTC)
-#: Enough for any history here; `complete` stays True, so a missing message shows.
-WINDOW_SIZE = 100
+from telegram_hybrid.model import ChannelWrite, EventType
+from telegram_hybrid.schema.redis import scripts
 
 Steps = Generator[Any, Any, Any]
-
-
-def message(message_id: int, version: int) -> Message:
-    return Message(
-        channel_id=CHANNEL, message_id=message_id, sent_at=SENT, text="x", version=version
-    )
+Frozen = tuple[tuple[str, tuple[object, float | None]], ...]
 
 
 @attrs.frozen
 class Lock:
-    """A writer's first step: it waits for the channel's lock. Reply: the channel's version."""
+    """A writer's first step: it waits for the channel's lock. Reply: the log so far."""
 
 
 @attrs.frozen
@@ -57,19 +52,26 @@ class Commit:
     """A writer's step: the row becomes visible and the lock is free."""
 
     message_id: int
-    version: int
+    kind: EventType
 
 
 @attrs.frozen
-class Died:
+class Unlock:
     """The step of a server that finds a dead writer's connection: the lock is free."""
 
 
 @attrs.frozen
-class Committed:
-    """The relay's first step: it waits until that version is committed."""
+class Outbox:
+    """The relay's step: it waits for commit number `index`. Reply: what that wrote."""
 
-    version: int
+    index: int
+
+
+@attrs.frozen
+class Choose:
+    """Something outside of the protocol decides: every option is explored."""
+
+    options: tuple[Any, ...]
 
 
 @attrs.frozen
@@ -94,268 +96,388 @@ class Failover:
 
 @attrs.frozen
 class Replay:
-    """Every process repeats the invalidations that were acknowledged to it."""
+    """Every process repeats the invalidations that were acknowledged to it, and trusts hits again.
+
+    `order` is "oldest first", "newest first", or "none" to repeat nothing.
+    """
+
+    order: str
+
+
+@attrs.frozen
+class CatchUp:
+    """The standby of the database applies one more commit."""
+
+
+@attrs.frozen
+class Shared:
+    """All that the processes share, as plain data."""
+
+    log: Log
+    locked: bool = False
+    redis: Frozen = ()
+    replica: Frozen = ()
+    trusted: bool = True
+    #: The highest version of which an invalidation was applied, and those acknowledged.
+    applied: int = 0
+    acknowledged: tuple[int, ...] = ()
+    #: How many commits the standby has; None: loads are made from the primary.
+    standby: int | None = None
+
+    def get(self, key: str) -> bytes | None:
+        value = dict(self.redis).get(key, (None, None))[0]
+        return value if isinstance(value, bytes) else None
+
+
+@attrs.frozen
+class _Look:
+    """The second part of a guarded load."""
+
+    load: Load
+    as_of: int
 
 
 @attrs.frozen
 class _Rows:
-    """The second half of a guarded load."""
+    """The third part of a guarded load, if the lock was free: otherwise nobody keeps the rows."""
 
     load: Load
     as_of: int
-    quiet: bool
 
 
-class World:
-    """A database, a Redis and some processes, of which one makes a step at a time."""
+@attrs.define
+class _Node:
+    """A process after certain replies: what it asks next. `extra` are its steps within a load."""
 
-    def __init__(self, **processes: Steps) -> None:
-        self.redis = RedisModel()
-        self.rows: dict[int, int] = {}
-        #: The highest version committed in the channel, and who holds its lock.
-        self.head = 0
-        self.locked_by: str | None = None
-        #: The version that the last applied invalidation of each message announced.
-        self.applied: dict[int, int] = {}
-        self.answers: dict[str, Any] = {}
-        #: What `applied` and `rows` were when each reader began.
-        self.began: dict[str, dict[int, int]] = {}
-        self.visible: dict[str, dict[int, int]] = {}
-        self.loads = 0
-        self.trusted = True
-        self._replica = RedisModel().data
-        self._acknowledged: list[ChannelWrite] = []
-        self._history: dict[str, str] = dict.fromkeys(processes, "")
-        self._processes = processes
-        self._requests = {name: next(steps) for name, steps in processes.items()}
-
-    def runnable(self) -> list[str]:
-        return [name for name, request in self._requests.items() if self._can_run(request)]
-
-    def _can_run(self, request: Any) -> bool:
-        match request:
-            case Lock():
-                return self.locked_by is None
-            case Committed(version):
-                return self.head >= version
-        return True
-
-    def step(self, name: str) -> None:
-        self.began.setdefault(name, dict(self.applied))
-        self.visible.setdefault(name, dict(self.rows))
-        request = self._requests.pop(name)
-        if isinstance(request, Load) and request.guarded:
-            quiet = self.locked_by is None
-            self._history[name] += f"{self.head},{quiet};"
-            self._requests[name] = _Rows(request, self.head, quiet)
-            return
-        past = not self.trusted and isinstance(request, Get | Lease | Fill)
-        reply = None if past else self._perform(name, request)
-        self._history[name] += f"{reply!r};"
-        try:
-            self._requests[name] = self._processes[name].send(reply)
-        except StopIteration as done:
-            self.answers[name] = done.value
-
-    def signature(self) -> object:
-        redis = (self.redis.now, sorted(self.redis.data.items(), key=lambda item: item[0]))
-        replica = sorted(self._replica.items(), key=lambda item: item[0])
-        facts = (self.rows, self.head, self.locked_by, sorted(self.applied.items()))
-        facts = (*facts, self.trusted, replica, self._acknowledged)
-        seen = (sorted(self.began.items()), sorted(self.visible.items()))
-        return repr((redis, facts, seen, self._history))
-
-    def cached_version(self, message_id: int) -> int | None:
-        """The version that a hit would give; 0 if it would say that there is no such message."""
-        data = self.redis.get(KEYS.message(CHANNEL, message_id))
-        found = data and values.decode_message(data, CHANNEL, message_id)
-        return None if not found else found.message.version if found.message else 0
-
-    def cached_window(self) -> Window | None:
-        data = self.redis.get(KEYS.window(CHANNEL))
-        found = values.decode_window(data, CHANNEL) if data else None
-        return found[0] if found else None
-
-    def _perform(self, name: str, request: Any) -> Any:  # noqa: C901  (one case per request)
-        redis = self.redis
-        match request:
-            case Lock():
-                self.locked_by = name
-                return self.head
-            case Commit(message_id, version):
-                self.rows[message_id] = self.head = version
-                self.locked_by = None
-            case Died():
-                self.locked_by = None
-            case Plain(do):
-                return do(redis)
-            case Replicate():
-                self._replica = dict(redis.data)
-            case Failover():
-                redis.data, self.trusted = dict(self._replica), False
-            case Replay():
-                self._invalidate(self._acknowledged)
-                self.trusted = True
-            case Get(keys):
-                return [redis.get(key) for key in keys]
-            case Await() | Committed():
-                pass
-            case Load() as load:
-                return Loaded(self._read(load))
-            case _Rows(load, as_of, quiet):
-                self.loads += 1
-                return Loaded(self._read(load), as_of, quiet)
-            case Lease([e]):
-                call = scripts.lease(KEYS, e.key, e.token, e.seconds, undecodable=e.undecodable)
-                granted, _, left = redis.run(call)
-                return [Grant(granted == 1, left / 1000)]
-            case Fill(channel, [e]):
-                return [
-                    redis.run(
-                        scripts.fill(KEYS, channel, e.key, e.token, e.as_of, e.value, e.seconds)
-                    )
-                    == 1
-                ]
-            case Mark(written):
-                for call in writes.marks(KEYS, written):
-                    redis.run(call)
-            case Invalidate(written):
-                self._invalidate(written)
-                self._acknowledged = [*self._acknowledged, *written]
-            case _:
-                raise AssertionError(f"nobody explores {request}")
-        return None
-
-    def _invalidate(self, written: Sequence[ChannelWrite]) -> None:
-        for call in writes.invalidations(
-            KEYS, written, tombstone=LIVES.tombstone, capacity=WINDOW_SIZE
-        ):
-            self.redis.run(call)
-        for write in written:
-            for change in write.changes:
-                known = self.applied.get(change.key.message_id, 0)
-                self.applied[change.key.message_id] = max(change.version, known)
-
-    def _read(self, load: Load) -> Any:
-        if load.ids:
-            return {i: message(i, self.rows[i]) for i in load.ids if i in self.rows}
-        ids = sorted(self.rows, reverse=True)
-        found = [message(i, self.rows[i]) for i in ids]
-        return Window.of(found, WINDOW_SIZE, self.head)
-
-
-def protocol(name: str, *, early: bool = False) -> Protocol:
-    """A reader's view of the protocol; with `early` it always refreshes what it hits."""
-    tokens = iter(f"{name}{number}" for number in range(9))
-    return Protocol(
-        keys=KEYS,
-        lives=LIVES,
-        new_token=lambda: next(tokens),
-        now=lambda: 2e9 if early else 1000.0,
-        chance=lambda: 0.0,
-    )
-
-
-def reader(name: str, message_id: int = 7, *, early: bool = False) -> Steps:
-    return protocol(name, early=early).message(CHANNEL, message_id)
-
-
-def window_reader(name: str) -> Steps:
-    return protocol(name).window(CHANNEL, 1)
-
-
-def written(message_id: int, version: int, previous: int | None, kind: EventType) -> ChannelWrite:
-    change = Change(MessageKey(CHANNEL, message_id), version, kind, message(message_id, version))
-    return ChannelWrite(CHANNEL, version, (change,), previous)
-
-
-def writer(
-    message_id: int = 7,
-    kind: EventType = EventType.EDITED,
-    *,
-    marks: bool = True,
-    dies: str = "never",
-) -> Steps:
-    """Lock, mark, commit, invalidate; `dies` "before" or "after" the commit."""
-    head = yield Lock()
-    write = written(message_id, head + 1, head, kind)
-    if marks:
-        yield Mark([write])
-    if dies == "before":
-        yield Died()
-        return
-    yield Commit(message_id, head + 1)
-    if dies != "after":
-        yield Invalidate([write])
-
-
-def relay(version: int, message_id: int = 7, kind: EventType = EventType.EDITED) -> Steps:
-    """Invalidate what was committed, whether or not its writer has."""
-    yield Committed(version)
-    yield Invalidate([written(message_id, version, None, kind)])
-
-
-def adversary(*losses: Callable[[RedisModel], object]) -> Steps:
-    """Let Redis lose things on its own: by eviction, expiry or flush."""
-    for loss in losses:
-        yield Plain(loss)
-
-
-def failover() -> Steps:
-    """Lose what was acknowledged after some moment, then replay the invalidations."""
-    yield Replicate()
-    yield Failover()
-    yield Replay()
-
-
-def evict(key: str) -> Callable[[RedisModel], object]:
-    return lambda redis: redis.delete(key)
-
-
-def flush(redis: RedisModel) -> None:
-    redis.data.clear()
-
-
-def expire_leases(redis: RedisModel) -> None:
-    redis.wait(LIVES.lease)
+    role: Callable[[], Steps]
+    replies: tuple[Any, ...]
+    request: Any
 
 
 @attrs.define
 class Census:
+    """What was explored. `unsafe` are states in which a hit is wrong, `stale` such last states."""
+
     states: int = 0
     terminal: int = 0
+    unsafe: int = 0
     stale: int = 0
+    trace: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.stale} stale of {self.terminal} terminal states ({self.states} states)"
+        return (
+            f"{self.states} states, {self.unsafe} unsafe; "
+            f"{self.terminal} terminal, {self.stale} stale"
+        )
 
 
-def explore(
-    build: Callable[[], World],
-    is_stale: Callable[[World], bool],
-    check: Callable[[World], None] = lambda _: None,
-) -> Census:
-    """Walk every interleaving; `check` sees each state, `is_stale` each terminal one."""
-    census = Census()
-    known: set[object] = set()
-    pending: list[tuple[str, ...]] = [()]
-    while pending:
-        trace = pending.pop()
-        world = build()
-        for name in trace:
-            world.step(name)
-        while True:
-            check(world)
-            if (signature := world.signature()) in known:
-                break
-            known.add(signature)
-            census.states += 1
-            turns = world.runnable()
-            if not turns:
+# What a step does to the lease: nothing, it is granted to who made the step, it is gone, the
+# replica has it, too, or the replica's is what there is.
+_KEEP, _MINE, _GONE, _REPLICATED, _RESTORED = range(5)
+_DONE = 0
+State = tuple[int, tuple[int, ...]]
+
+
+class Explorer:
+    """Explores one scenario: processes of given roles, which begin with `shared`.
+
+    `key` is the value that they read; `is_safe` judges what a hit would serve, `has_converged`
+    what it would serve in the end.
+    """
+
+    def __init__(
+        self,
+        roles: Sequence[Callable[[], Steps]],
+        shared: Shared,
+        key: str,
+        *,
+        is_safe: Callable[[Shared], bool],
+        has_converged: Callable[[Shared], bool],
+        redis: Callable[[], RedisModel] = RedisModel,
+        keeps_acknowledged: bool = False,
+        looks_away: bool = False,
+    ) -> None:
+        self._roles = roles
+        self._lease = KEYS.lease(key)
+        self._is_safe = is_safe
+        self._has_converged = has_converged
+        self._redis = redis
+        self._keeps_acknowledged = keeps_acknowledged
+        self._looks_away = looks_away
+        self._shared: list[Shared] = []
+        self._safe: list[bool] = []
+        self._numbers: dict[Shared, int] = {}
+        self._nodes: list[_Node] = [_Node(lambda: iter(()), (), None)]  # type: ignore[arg-type,return-value]
+        self._node_numbers: dict[tuple[Any, str], int] = {}
+        self._moves: dict[int, tuple[tuple[int, int, int], ...]] = {}
+        self._start = self._number(shared)
+
+    def explore(self, *, stop_at_first: bool = False) -> Census:  # noqa: C901
+        """Walk every interleaving, or as many as it takes to find an unsafe or stale state."""
+        census = Census()
+        starts: list[tuple[int, ...]] = [()]
+        for role in self._roles:
+            begun = self._settled(self._shared[self._start], self._node(role, ()))
+            starts = [(*codes, node << 2) for codes in starts for node in begun]
+        parents: dict[State, State | None] = {
+            (self._start, tuple(sorted(codes))): None for codes in starts
+        }
+        pending = deque(parents)
+        moves_of, safe = self._moves, self._safe
+        while pending:
+            state = pending.popleft()
+            sid, codes = state
+            stuck, before = True, 0
+            for at, code in enumerate(codes):
+                if code == before:  # done, or like the one before
+                    continue
+                before = code
+                moves = moves_of.get(sid << 32 | code >> 1)
+                if moves is None:
+                    moves = moves_of[sid << 32 | code >> 1] = self._steps(sid, code)
+                for after, node, effect in moves:
+                    stuck = False
+                    others = list(codes)
+                    mine = code & 3
+                    if effect == _MINE:
+                        mine |= 2
+                    elif effect == _GONE:
+                        others = [other & ~2 for other in codes]
+                        mine &= 1
+                    elif effect == _REPLICATED:
+                        others = [other & ~1 | (other >> 1 & 1) for other in codes]
+                    elif effect == _RESTORED:
+                        others = [other & ~2 | (other & 1) << 1 for other in codes]
+                    others[at] = node << 2 | mine if node else _DONE
+                    others.sort()
+                    reached = (after, tuple(others))
+                    if reached not in parents:
+                        parents[reached] = state
+                        pending.append(reached)
+                        if not safe[after]:
+                            census.unsafe += 1
+                            census.trace = census.trace or self._trace(reached, parents)
+                            if stop_at_first:
+                                census.states = len(parents)
+                                return census
+            if stuck:
                 census.terminal += 1
-                census.stale += is_stale(world)
-                break
-            pending.extend((*trace, other) for other in turns[1:])
-            world.step(turns[0])
-            trace = (*trace, turns[0])
-    return census
+                if not self._has_converged(self._shared[sid]):
+                    census.stale += 1
+                    census.trace = census.trace or self._trace(state, parents)
+                    if stop_at_first:
+                        break
+        census.states = len(parents)
+        return census
+
+    def reached(self) -> list[Shared]:
+        """What the processes shared at some moment of what was explored."""
+        return list(self._shared)
+
+    def _number(self, shared: Shared) -> int:
+        number = self._numbers.get(shared)
+        if number is None:
+            number = self._numbers[shared] = len(self._shared)
+            self._shared.append(shared)
+            self._safe.append(self._is_safe(shared))
+        return number
+
+    def _node(self, role: Callable[[], Steps], replies: tuple[Any, ...]) -> int:
+        """The node of a process after these replies."""
+        name = (role, repr(replies))
+        number = self._node_numbers.get(name)
+        if number is None:
+            steps = role()
+            try:
+                request = next(steps)
+                for reply in replies:
+                    request = steps.send(reply)
+            except StopIteration as done:
+                _check_answer(done.value, replies)
+                number = _DONE
+            else:
+                # Whatever led to it, a fill is the last step.
+                same = (role, repr(request)) if isinstance(request, Fill) else name
+                number = self._node_numbers.get(same, len(self._nodes))
+                if number == len(self._nodes):
+                    self._nodes.append(_Node(role, replies, request))
+                    self._node_numbers[same] = number
+            self._node_numbers[name] = number
+        return number
+
+    def _within(self, node: _Node, request: Any) -> int:
+        """The node of the same process within a load."""
+        name = (node.role, repr((node.replies, request)))
+        number = self._node_numbers.get(name)
+        if number is None:
+            number = self._node_numbers[name] = len(self._nodes)
+            self._nodes.append(_Node(node.role, node.replies, request))
+        return number
+
+    def _after(self, shared: Shared, node: _Node, reply: Any) -> list[int]:
+        return self._settled(shared, self._node(node.role, (*node.replies, reply)))
+
+    def _settled(self, shared: Shared, number: int) -> list[int]:
+        """The nodes that are reached from one without a step that others would notice."""
+        node = self._nodes[number]
+        match node.request:
+            case Await():
+                return self._after(shared, node, None)
+            case Load(guarded=False) as unguarded:
+                return self._after(shared, node, Loaded(load(shared.log, unguarded)))
+            case Choose(options):
+                found = [one for option in options for one in self._after(shared, node, option)]
+                return list(dict.fromkeys(found))
+        return [number]
+
+    def _steps(self, sid: int, code: int) -> tuple[tuple[int, int, int], ...]:
+        """What can become of one process's turn: (shared, node, effect on the lease)."""
+        shared, node = self._shared[sid], self._nodes[code >> 2]
+        match node.request:
+            case Lock() if shared.locked:
+                return ()
+            case Outbox(index) if len(shared.log) <= index:
+                return ()
+            case Load() as asked:
+                seen = self._visible(shared)
+                return ((sid, self._within(node, _Look(asked, head(seen))), _KEEP),)
+            case _Look(asked, as_of):
+                if self._is_quiet(shared):
+                    return ((sid, self._within(node, _Rows(asked, as_of)), _KEEP),)
+                loaded = Loaded(load(self._visible(shared), asked, as_of), as_of, quiet=False)
+                return tuple((sid, one, _KEEP) for one in self._after(shared, node, loaded))
+        after, reply, effect = self._perform(shared, node.request, mine=bool(code & 2))
+        number = self._number(after)
+        return tuple((number, one, effect) for one in self._after(after, node, reply))
+
+    def _is_quiet(self, shared: Shared) -> bool:
+        return self._looks_away or shared.standby is not None or not shared.locked
+
+    def _visible(self, shared: Shared) -> Log:
+        return shared.log if shared.standby is None else shared.log[: shared.standby]
+
+    def _perform(self, shared: Shared, request: Any, *, mine: bool) -> tuple[Shared, Any, int]:  # noqa: C901
+        match request:
+            case Lock():
+                return attrs.evolve(shared, locked=True), shared.log, _KEEP
+            case Commit(message_id, kind):
+                log = (*shared.log, (head(shared.log) + 1, message_id, kind))
+                return attrs.evolve(shared, log=log, locked=False), None, _KEEP
+            case Unlock():
+                return attrs.evolve(shared, locked=False), None, _KEEP
+            case Outbox(index):
+                return shared, written(shared.log, index, patches=False), _KEEP
+            case _Rows(asked, as_of):
+                loaded = Loaded(load(self._visible(shared), asked, as_of), as_of, quiet=True)
+                return shared, loaded, _KEEP
+            case CatchUp():
+                seen = min(len(shared.log), (shared.standby or 0) + 1)
+                return attrs.evolve(shared, standby=seen), None, _KEEP
+            case Replicate():
+                return attrs.evolve(shared, replica=shared.redis), None, _REPLICATED
+            case Failover():
+                after = attrs.evolve(shared, redis=shared.replica, replica=(), trusted=False)
+                return after, None, _RESTORED
+            case Get() | Lease() | Fill() if not shared.trusted:
+                return shared, None, _KEEP
+        redis = self._redis()
+        redis.data = dict(shared.redis)
+        held = self._lease in redis.data
+        applied, acknowledged, trusted = shared.applied, shared.acknowledged, shared.trusted
+        effect, reply = _KEEP, None
+        match request:
+            case Get(keys):
+                return shared, [redis.get(key) for key in keys], _KEEP
+            case Plain(do):
+                reply = do(redis)
+            case Lease([e]):
+                call = scripts.lease(
+                    KEYS,
+                    e.key,
+                    "T",
+                    e.seconds,
+                    undecodable=e.undecodable,
+                    missing=e.missing,
+                )
+                granted, _, left = redis.run(call)  # type: ignore[misc]
+                reply = [Grant(granted == 1, left / 1000)]
+                effect = _MINE if granted else _KEEP
+            case Fill(channel, [e]):
+                token = "T" if mine else "another"
+                reply = [
+                    redis.run(
+                        scripts.fill(KEYS, channel, e.key, token, e.as_of, e.value, e.seconds)
+                    )
+                    == 1
+                ]
+            case Mark(changed):
+                for call in writes.marks(KEYS, changed):
+                    redis.run(call)
+            case Invalidate(changed):
+                _invalidate(redis, changed)
+                versions = {write.version for write in changed}
+                applied = max(applied, *versions)
+                if self._keeps_acknowledged:
+                    acknowledged = tuple(sorted({*acknowledged, *versions}))
+            case Replay(order):
+                again = () if order == "none" else acknowledged
+                for version in sorted(again, reverse=order == "newest first"):
+                    index = [entry[0] for entry in shared.log].index(version)
+                    _invalidate(redis, [written(shared.log, index)])
+                trusted = True
+            case _:
+                raise AssertionError(f"nobody explores {request}")
+        if held and self._lease not in redis.data:
+            effect = _GONE
+        after = attrs.evolve(
+            shared,
+            redis=tuple(sorted(redis.data.items(), key=lambda item: item[0])),
+            applied=applied,
+            acknowledged=acknowledged,
+            trusted=trusted,
+        )
+        return after, reply, effect
+
+    def _trace(self, state: State, parents: dict[State, State | None]) -> tuple[str, ...]:
+        """How a state was reached: what stood there and what each process asked."""
+        found: list[str] = []
+        reached: State | None = state
+        while reached is not None:
+            sid, codes = reached
+            asked = [_short(self._nodes[c >> 2].request) + "*"[: c >> 1 & 1] for c in codes if c]
+            shared = self._shared[sid]
+            held = {key.rpartition("}:")[2]: value[0] for key, value in shared.redis}
+            found.append(f"{shared.log[-1:]} {held} | {', '.join(asked)}")
+            reached = parents[reached]
+        return tuple(reversed(found))
+
+
+def _short(request: Any) -> str:
+    return type(request).__name__
+
+
+def _invalidate(redis: RedisModel, changed: Sequence[ChannelWrite]) -> None:
+    for call in writes.invalidations(KEYS, changed, tombstone=LIVES.tombstone, capacity=CAPACITY):
+        redis.run(call)
+
+
+def _check_answer(answer: object, replies: tuple[Any, ...]) -> None:
+    """An answer of the protocol is what its last `Get` or `Load` said."""
+    if isinstance(answer, Answer):
+        said = [r for r in replies if _is_said(r)][-1]
+        if isinstance(said, Loaded):
+            value = (
+                said.value
+                if not isinstance(said.value, dict)
+                else next(iter(said.value.values()), None)
+            )
+            assert answer.value == value
+        else:
+            assert said[0] is not None
+            assert answer.hits == 1
+
+
+def _is_said(reply: Any) -> bool:
+    return isinstance(reply, Loaded) or (
+        isinstance(reply, list) and len(reply) == 1 and isinstance(reply[0], bytes | None)
+    )

@@ -1,188 +1,327 @@
 """Promises P5 and P6 over every interleaving of the real protocol generators.
 
-Broken on purpose, and what then went stale here:
-(a) INVALIDATE that leaves the lease: windows; messages when the tombstone is evicted too.
-(b) FILL that asks for any lease, not for its own token: windows; messages after eviction of the
-    tombstone or a flush.
-(c) `Load` before `Lease`: the same as (b).
-(d) INVALIDATE that neither takes the lease nor leaves a tombstone: everything.
-So either guard holds on a healthy Redis, and both are needed on one that loses keys.
+Three readers and two writers of one value; a writer may die before its commit and after it. Every
+guard of the protocol is broken on purpose below, and found out by the scenario named with it.
 """
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import pytest
-from cachelab.interleavings import (
-    CHANNEL,
-    KEYS,
-    Commit,
-    Load,
-    Plain,
-    Steps,
-    World,
-    adversary,
-    evict,
-    expire_leases,
-    explore,
-    flush,
-    message,
+from cachelab import mutants
+from cachelab.history import CHANNEL, KEYS, Log
+from cachelab.interleavings import Census, Explorer, Shared, Steps
+from cachelab.processes import (
+    MESSAGE,
+    WINDOW,
+    as_committed,
+    as_invalidated,
+    cautious_reader,
+    delete,
+    early_reader,
+    early_window_reader,
+    edit,
+    failover,
+    hasty_reader,
+    losing,
+    losses_of,
+    message_is,
+    naive_reader,
+    naive_writer,
     reader,
+    receive,
+    receive_below,
+    receive_late,
+    relay,
+    standby,
+    window_is,
     window_reader,
-    writer,
+    writing,
 )
-from cachelab.redis_model import RedisModel
 
+from telegram_hybrid.cache import protocol
 from telegram_hybrid.model import EventType
-from telegram_hybrid.schema.redis import values
 
-KEY = KEYS.message(CHANNEL, 7)
-WINDOW = KEYS.window(CHANNEL)
-
-
-def message_is_stale(world: World) -> bool:
-    return world.cached_version(7) not in (None, world.rows.get(7))
+STORED: Log = ((1, 7, EventType.RECEIVED),)
+#: A full window, and one that is complete with room for one more.
+FULL: Log = tuple((n + 1, i, EventType.RECEIVED) for n, i in enumerate((5, 7, 9)))
+SHORT: Log = FULL[:2]
+BOTH = (True, False)
 
 
-def window_is_stale(world: World) -> bool:
-    window = world.cached_window()
-    return window is not None and {m.message_id: m.version for m in window.messages} != world.rows
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A reader that waited begins again, as one more reader does that is explored beside it.
+    monkeypatch.setattr(protocol, "_PATIENCE", 1)
 
 
-def never_older_than_an_applied_invalidation(world: World) -> None:
-    cached = world.cached_version(7)
-    assert cached is None or cached >= world.applied.get(KEY, 0)
-    for name, answer in world.answers.items():
-        if name.startswith("reader"):
-            version = answer.value[7].version if answer.value else 0
-            assert version >= world.began[name].get(KEY, 0)
+def scene(
+    log: Log = STORED,
+    readers: Sequence[Callable[[], Steps]] = (reader,) * 3,
+    *others: Callable[[], Steps],
+    writer: Callable[[], Steps] | None = None,
+    judged: Callable[..., Callable[[Shared], bool]] = as_committed,
+    converges: bool = True,
+    standby: int | None = None,
+    **options: Any,
+) -> Explorer:
+    """Readers of message 7 and two writers of it, after `log`."""
+    return Explorer(
+        [*readers, *(writer or writing(edit, dies=True),) * 2, *others],
+        Shared(log, standby=standby),
+        MESSAGE,
+        is_safe=judged(message_is),
+        has_converged=lambda shared: not converges or message_is(shared, shared.log),
+        **options,
+    )
 
 
-def with_row(**processes: Steps) -> World:
-    world = World(**processes)
-    world.rows[7] = 1
-    return world
+def window_scene(
+    log: Log = FULL,
+    readers: Sequence[Callable[[], Steps]] = (window_reader,) * 2,
+    *others: Callable[[], Steps],
+    writer: Callable[[], Steps] | None = None,
+    judged: Callable[..., Callable[[Shared], bool]] = as_committed,
+    standby: int | None = None,
+    **options: Any,
+) -> Explorer:
+    """Readers of the head window, and two writers that do anything to it, after `log`."""
+    return Explorer(
+        [*readers, *(writer or writing(*ACTS, dies=True),) * 2, *others],
+        Shared(log, standby=standby),
+        WINDOW,
+        is_safe=judged(window_is),
+        has_converged=lambda shared: window_is(shared, shared.log),
+        **options,
+    )
 
 
-@pytest.mark.parametrize(
-    "build",
-    [
-        pytest.param(
-            lambda: with_row(reader1=reader("a"), reader2=reader("b"), writer=writer()),
-            id="2 readers, 1 writer",
-        ),
-        pytest.param(
-            lambda: World(
-                reader1=reader("a"),
-                reader2=reader("b"),
-                writer=writer(1, kind=EventType.RECEIVED),
-            ),
-            id="2 readers, 1 first save",
-        ),
-        pytest.param(
-            lambda: with_row(
-                reader1=reader("a"), reader2=reader("b"), reader3=reader("c"), writer=writer()
-            ),
-            id="3 readers, 1 writer",
-        ),
-        pytest.param(
-            lambda: with_row(
-                reader1=reader("a"), reader2=reader("b"), writer1=writer(), writer2=writer()
-            ),
-            id="2 readers, 2 writers",
-        ),
-    ],
-)
-def test_no_interleaving_leaves_a_stale_message(build: Callable[[], World]) -> None:
-    census = explore(build, message_is_stale, never_older_than_an_applied_invalidation)
-    print(census)
-    assert census.stale == 0
-    assert census.terminal > 10
+ACTS = (receive, receive_late, receive_below, edit, delete)
+#: Writers whose marks and invalidations may not reach Redis.
+unheard = partial(writing, marks=BOTH, tells=BOTH, dies=True)
+lost_tombstone = losing(lambda redis: redis.delete(KEYS.tombstone(CHANNEL)))
 
 
-@pytest.mark.parametrize(
-    "loss",
-    [
-        evict(KEY),
-        evict(KEYS.lease(KEY)),
-        evict(KEYS.tombstone(KEY)),
-        flush,
-        expire_leases,
-    ],
-    ids=["value", "lease", "tombstone", "flush", "lease expiry"],
-)
-def test_what_redis_loses_on_its_own_leaves_no_stale_message(
-    loss: Callable[[RedisModel], object],
+def crash(readers: Sequence[Callable[[], Steps]] = (reader,) * 3, **options: Any) -> Explorer:
+    return scene(STORED, readers, **options)
+
+
+def losses(readers: Sequence[Callable[[], Steps]] = (reader,) * 3, **options: Any) -> Explorer:
+    return scene(STORED, readers, losing(*losses_of(MESSAGE)), **options)
+
+
+def lost_marks(readers: Sequence[Callable[[], Steps]] = (reader,) * 3, **options: Any) -> Explorer:
+    options = {"writer": unheard(edit), "judged": as_invalidated} | options
+    return scene(STORED, readers, relay(1, 2), **options)
+
+
+def lost_marks_and_tombstone(**options: Any) -> Explorer:
+    return scene(
+        STORED,
+        (reader,) * 2,
+        relay(1, 2),
+        lost_tombstone,
+        writer=unheard(edit),
+        judged=as_invalidated,
+        **options,
+    )
+
+
+def failing_over(
+    readers: Sequence[Callable[[], Steps]] = (reader,) * 2,
+    *others: Callable[[], Steps],
+    replays: bool = True,
+    **options: Any,
+) -> Explorer:
+    return scene(
+        STORED,
+        readers,
+        failover(replays=replays),
+        *others,
+        judged=as_invalidated,
+        converges=bool(others),
+        keeps_acknowledged=True,
+        **options,
+    )
+
+
+def lagging(**options: Any) -> Explorer:
+    """Loads are made from a standby, whose snapshot may be older than the lease."""
+    return scene(
+        STORED,
+        (reader,) * 2,
+        standby(2),
+        judged=as_invalidated,
+        converges=False,
+        standby=len(STORED),
+        **options,
+    )
+
+
+def window_crash(**options: Any) -> Explorer:
+    return window_scene(**options)
+
+
+def window_lost_marks(**options: Any) -> Explorer:
+    return window_scene(
+        FULL,
+        (window_reader,) * 2,
+        relay(3, 2),
+        writer=unheard(receive, edit),
+        judged=as_invalidated,
+        **options,
+    )
+
+
+SCENES = {
+    "writers die": crash,
+    "nothing is stored at first": partial(scene, ()),
+    "a relay repeats late": partial(scene, STORED, (reader,) * 3, relay(1, 2)),
+    "Redis evicts, expires or flushes": losses,
+    "early refresh": partial(crash, (reader, early_reader)),
+    "marks and invalidations are lost": lost_marks,
+    "they and the tombstone are lost": lost_marks_and_tombstone,
+    "Redis fails over": failing_over,
+    "Redis fails over, a relay repairs": partial(failing_over, (reader,), relay(1, 2)),
+    "a standby answers": lagging,
+    "window, writers die": window_crash,
+    "window, complete": partial(window_scene, SHORT, writer=writing(receive, delete, dies=True)),
+    "window, early refresh": partial(
+        window_scene,
+        FULL,
+        (window_reader, early_window_reader),
+        writer=writing(receive, edit, dies=True),
+    ),
+    "window, a relay repeats late": partial(
+        window_scene,
+        FULL,
+        (window_reader,) * 2,
+        relay(3, 2),
+        writer=writing(receive, edit, dies=True),
+    ),
+    "window, marks and invalidations are lost": window_lost_marks,
+    "window, Redis evicts, expires or flushes": partial(
+        window_scene,
+        FULL,
+        (window_reader,) * 2,
+        losing(*losses_of(WINDOW)),
+        writer=writing(receive, delete, dies=True),
+    ),
+}
+#: Up to minutes each.
+LONG_SCENES = {
+    "3 readers, early refresh": partial(crash, (reader, early_reader, early_reader)),
+    "window, complete, all acts": partial(window_scene, SHORT),
+    "window, early refresh, all acts": partial(
+        window_scene, FULL, (window_reader, early_window_reader)
+    ),
+    "Redis loses two things": partial(
+        scene, STORED, (reader,) * 3, losing(*losses_of(MESSAGE), times=2)
+    ),
+    "3 readers, Redis fails over": partial(failing_over, (reader,) * 3),
+    "3 readers, Redis fails over, a relay repairs": partial(
+        failing_over, (reader,) * 3, relay(1, 2)
+    ),
+    "3 readers of a window": partial(window_scene, FULL, (window_reader,) * 3),
+    "window, Redis loses anything": partial(
+        window_scene, FULL, (window_reader,) * 2, losing(*losses_of(WINDOW))
+    ),
+    "window, Redis fails over, a relay repairs": partial(
+        window_scene,
+        FULL,
+        (window_reader,) * 2,
+        failover(),
+        relay(3, 2),
+        writer=writing(receive, edit, dies=True),
+        judged=as_invalidated,
+        keeps_acknowledged=True,
+    ),
+}
+
+
+def explored(explorer: Explorer) -> Census:
+    began = time.perf_counter()
+    census = explorer.explore()
+    print(f"{census}; {time.perf_counter() - began:.1f} s")
+    return census
+
+
+@pytest.mark.parametrize("build", SCENES.values(), ids=SCENES)
+def test_no_interleaving_serves_what_is_stale(build: Callable[[], Explorer]) -> None:
+    census = explored(build())
+    assert census.trace == ()
+    assert (census.unsafe, census.stale) == (0, 0)
+    assert census.states > 5000
+    assert census.terminal > 5
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("build", LONG_SCENES.values(), ids=LONG_SCENES)
+def test_no_interleaving_of_very_many_serves_what_is_stale(build: Callable[[], Explorer]) -> None:
+    census = explored(build())
+    assert census.trace == ()
+    assert (census.unsafe, census.stale) == (0, 0)
+
+
+def test_readers_with_all_their_patience_see_nothing_stale(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    census = explore(
-        lambda: with_row(
-            reader1=reader("a"), reader2=reader("b"), writer=writer(), adversary=adversary(loss)
-        ),
-        message_is_stale,
-        never_older_than_an_applied_invalidation,
-    )
-    print(census)
-    assert census.stale == 0
-    assert census.terminal > 10
+    monkeypatch.setattr(protocol, "_PATIENCE", 4)
+    census = explored(crash((reader,) * 2))
+    assert (census.unsafe, census.stale) == (0, 0)
 
 
-def test_windows_hold_every_commit_though_versions_become_visible_out_of_order() -> None:
-    # Whatever writer commits last, one of the two orders is against the order of versions.
-    census = explore(
-        lambda: World(
-            reader1=window_reader("a"),
-            reader2=window_reader("b"),
-            writer1=writer(1, message_id=5, kind=EventType.RECEIVED),
-            writer2=writer(2, message_id=6, kind=EventType.RECEIVED),
-        ),
-        window_is_stale,
-    )
-    print(census)
-    assert census.stale == 0
-    assert census.terminal > 10
+two = (reader,) * 2
+BROKEN = {
+    "MARK leaves leases": partial(crash, two, redis=mutants.MarkLeavesLeases),
+    "MARK leaves values": partial(crash, two, redis=mutants.MarkLeavesValues),
+    "no marks": partial(crash, two, writer=writing(edit, marks=(False,), dies=True)),
+    "INVALIDATE leaves leases": partial(
+        lost_marks_and_tombstone, redis=mutants.InvalidateLeavesLeases
+    ),
+    "INVALIDATE leaves values": partial(lost_marks, two, redis=mutants.InvalidateLeavesValues),
+    "FILL takes any lease": partial(crash, two, redis=mutants.FillTakesAnyLease),
+    "FILL needs no lease": partial(crash, two, redis=mutants.FillNeedsNoLease),
+    "FILL ignores the tombstone": partial(lagging, redis=mutants.FillIgnoresTheTombstone),
+    "INVALIDATE leaves no tombstone": partial(lagging, redis=mutants.InvalidateLeavesNoTombstone),
+    "load before lease": partial(crash, (hasty_reader,) * 2),
+    "no look at the lock": partial(crash, two, looks_away=True),
+    "no replay after failover": partial(failing_over, replays=False),
+    "window: MARK leaves it": partial(window_crash, redis=mutants.MarkLeavesTheWindow),
+    "window: MARK leaves leases": partial(window_crash, redis=mutants.MarkLeavesLeases),
+    "window: MARK puts any aside": partial(window_crash, redis=mutants.MarkPutsAsideAnyWindow),
+    "window: a patch fits any": partial(window_lost_marks, redis=mutants.PatchFitsAnyWindow),
+    "window: no look at the lock": partial(window_crash, looks_away=True),
+}
 
 
-def naive_reader() -> Steps:
-    found = yield Plain(lambda redis: redis.get(KEY))
-    if found is None:
-        loaded = yield Load([7])
-        yield Plain(lambda redis: redis.put(KEY, values.encode_message(loaded[7]), 3600))
-
-
-def naive_writer() -> Steps:
-    yield Commit(7, 2)
-    yield Plain(evict(KEY))
-
-
-def cautious_reader() -> Steps:
-    """Set only if what is there is not newer: does not help, because nothing is there."""
-    found = yield Plain(lambda redis: redis.get(KEY))
-    if found is None:
-        loaded = yield Load([7])
-
-        def set_if_newer(redis: RedisModel) -> None:
-            stored = redis.get(KEY)
-            held = stored and values.decode_message(stored, CHANNEL, 7)
-            if not held or held.version < loaded[7].version:
-                redis.put(KEY, values.encode_message(loaded[7]), 3600)
-
-        yield Plain(set_if_newer)
+@pytest.mark.parametrize("build", BROKEN.values(), ids=BROKEN)
+def test_each_guard_is_missed_by_some_interleaving(build: Callable[[], Explorer]) -> None:
+    # A checker that cannot fail is worth nothing; nor is a guard that nothing needs.
+    census = build().explore(stop_at_first=True)
+    print(census, *census.trace, sep="\n  ")
+    assert census.unsafe + census.stale == 1
 
 
 @pytest.mark.parametrize("naive", [naive_reader, cautious_reader])
 def test_the_explorer_finds_the_classic_race_of_set_and_delete(
     naive: Callable[[], Steps],
 ) -> None:
-    census = explore(
-        lambda: with_row(reader1=naive(), reader2=naive(), writer=naive_writer()),
-        message_is_stale,
-    )
-    print(census)
+    census = explored(scene(STORED, (naive,) * 2, writer=naive_writer, judged=as_invalidated))
     assert census.stale > 0
 
 
-def test_the_model_that_is_explored_answers_like_the_database() -> None:
-    world = with_row(reader1=reader("a"))
-    while world.runnable():
-        world.step("reader1")
-    assert world.answers["reader1"].value == {7: message(7, 1)}
-    assert world.cached_version(7) == 1
+def test_what_is_explored_fills_and_hits() -> None:
+    explorer = scene(STORED, (reader,), writer=writing(edit, dies=False))
+    explored(explorer)
+    served = {shared.get(MESSAGE) is not None for shared in explorer.reached()}
+    assert served == {True, False}
+    windows = window_scene(FULL, (window_reader,), writer=writing(receive, dies=False))
+    explored(windows)
+    assert any(
+        shared.get(WINDOW) is not None and len(shared.log) == len(FULL) + 2
+        for shared in windows.reached()
+    )

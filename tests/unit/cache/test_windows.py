@@ -4,7 +4,7 @@ Broken on purpose and seen to fail: `complete` taken for granted, and `lo - 1` l
 """
 
 import pytest
-from cachelab.interleavings import message
+from cachelab.rows import message
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -89,7 +89,7 @@ def directory_of(client: redis.Redis) -> Directory | None:
 
 
 def restarts_of(client: redis.Redis) -> Restarts | None:
-    """Where to be told that a client's server was restarted; None for one that follows Sentinel."""
+    """Where to be told that a client's server was restarted where it is; None for replicas."""
     pool = client.connection_pool
     return pool.restarts if isinstance(pool, Pool) else None
 

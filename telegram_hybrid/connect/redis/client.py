@@ -49,6 +49,7 @@ class MasterGuide:
 
     def __init__(self, directory: Directory) -> None:
         self.directory = directory
+        self.restarts = Restarts()
 
     def place(self, current: Address | None) -> tuple[Address, int]:
         """The master."""
@@ -116,6 +117,8 @@ class _Guided:
             raise NotConnected(f"Redis at {self.host}:{self.port} {role.detail}")
         if self._guide.wants_master and not role.is_master:
             raise NotConnected(f"Redis at {self.host}:{self.port} is a replica by now")
+        if isinstance(self._guide, MasterGuide):
+            self._guide.restarts.ask(self, self._place)
 
     def send_packed_command(self, *args: Any, **kwargs: Any) -> None:
         """As in redis-py; a failure makes the directory ask again."""
@@ -165,7 +168,7 @@ class Pool(ConnectionPool):
     def __init__(self, connection_class: type[Any], *, place: str, **options: Any) -> None:
         self._place_name = place
         self.guide: Guide | None = options.get("guide")
-        self.restarts: Restarts | None = None
+        self.restarts = self.guide.restarts if isinstance(self.guide, MasterGuide) else None
         super().__init__(connection_class, **options)
         if self.guide is not None:
             self.guide.directory.observe(self._hang_up)

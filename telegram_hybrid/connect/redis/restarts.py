@@ -18,10 +18,10 @@ _RUN_ID = re.compile(rb"run_id:([0-9a-f]+)")
 
 
 class Restarts:
-    """Which run of one server its clients talk to, and who is told that there is another."""
+    """Which run of the server its clients talk to, and who is told that there is another."""
 
     def __init__(self) -> None:
-        self._run_id: bytes | None = None
+        self._met: tuple[object, bytes] | None = None
         self._observers: list[Callable[[], object]] = []
 
     def observe(self, observer: Callable[[], object]) -> None:
@@ -31,10 +31,10 @@ class Restarts:
         """
         self._observers.append(observer)
 
-    def met(self, run_id: bytes) -> None:
-        """A connection was made to that run."""
-        before, self._run_id = self._run_id, run_id
-        if before in (None, run_id):
+    def met(self, place: object, run_id: bytes) -> None:
+        """A connection was made to that run; another place is no restart but a failover."""
+        before, self._met = self._met, (place, run_id)
+        if before is None or before[0] != place or before[1] == run_id:
             return
         for observer in list(self._observers):
             try:
@@ -45,6 +45,10 @@ class Restarts:
     def greet(self, connection: Any) -> None:
         """What redis-py does on a new connection, and then: ask for the run."""
         connection.on_connect()
+        self.ask(connection, None)
+
+    def ask(self, connection: Any, place: object) -> None:
+        """Ask the server at `place`, on a connection that is ready, which run it is."""
         connection.send_command("INFO", "server", check_health=False)
         try:
             said = connection.read_response(disable_decoding=True)
@@ -53,4 +57,4 @@ class Restarts:
             return
         found = _RUN_ID.search(said if isinstance(said, bytes) else str(said).encode())
         if found:
-            self.met(found[1])
+            self.met(place, found[1])

@@ -152,14 +152,15 @@ def test_a_stopped_redis_costs_a_read_less_than_a_millisecond_and_no_read_is_wro
                 each.messages.get(CHANNEL, 2 + turn % 20)
                 times.append(time.perf_counter() - began)
         assert breaker(store) != "closed"
-        more = median(with_redis) - median(without)
+        # Pair by pair: what else the machine does hits both of a pair.
+        more = median(one - other for one, other in zip(with_redis, without, strict=True))
         valkey.resume()
         until(lambda: is_trusted(store), 10)
         hits = store.cache.stats().hits
         until(lambda: store.messages.get(CHANNEL, 3) and store.cache.stats().hits > hits, 5)
         print(
             f"\nopen after {opened:.2f} s; medians of 600 reads {median(with_redis) * 1e3:.3f} ms"
-            f" and without a cache {median(without) * 1e3:.3f} ms: {more * 1e3:+.3f} ms;"
+            f" and without a cache {median(without) * 1e3:.3f} ms; of a pair {more * 1e3:+.3f} ms;"
             f" {readers.reads:,} reads under threads"
         )
         assert readers.errors == []

@@ -125,11 +125,11 @@ class Relay(Worker):
             if self._publisher is not None:
                 self._publisher.pump()
             return 0
+        self._forget_cached(rows)  # first: also while there is no broker
         if self._publisher is None:
             self._publisher = open_publisher(
                 self._broker(), self._topology, confirm_timeout=self._confirm_timeout
             )
-        self._forget_cached(rows)
         receipts = self._publisher.publish([_seal(row) for row in rows])
         settlement = settle(
             rows,

@@ -100,6 +100,7 @@ class Facts:
         self.failing = multiprocessing.Value("i", 0)
         self.over = multiprocessing.Value("i", 0)
         self.calm = multiprocessing.Value("i", 0)
+        self.relay_died_at = multiprocessing.Value(ctypes.c_double, 0.0)
         self._lock = multiprocessing.Lock()
         self._counts = array(ctypes.c_long, len(self.COUNTS))
         #: Writers that died after the commit: (channel, message, version, monotonic time).
@@ -316,7 +317,7 @@ class Watch:
                     time.sleep(0.01)
                     continue
                 channel, number, version, died_at = facts.crashes.get()
-                asleep = 0.0
+                asleep, around = 0.0, facts.failing.value
                 while True:
                     found = hybrid.messages.get(channel, number, include_deleted=True)
                     if found is not None and found.version >= version:
@@ -327,7 +328,9 @@ class Watch:
                     if time.monotonic() - died_at > 20:
                         break
                 took = time.monotonic() - died_at - asleep
-                facts.findings.put(("repaired", took))
+                # A failover, or a relay that has to be started again, takes its own time.
+                disturbed = around or facts.failing.value or facts.relay_died_at.value > died_at - 1
+                facts.findings.put(("repaired", took, bool(disturbed)))
 
 
 @attrs.define
@@ -358,6 +361,7 @@ class Keeper:
 
     def kill_one(self) -> None:
         if self.children:
+            self.facts.relay_died_at.value = time.monotonic()
             os.kill(self.children[0].pid, signal.SIGKILL)
 
     def end(self) -> None:
@@ -458,7 +462,10 @@ class Play:
         self._settings, ha = stage
         self.facts = Facts()
         self.chaos = Chaos(ha, self.facts)
+        #: Seconds until the commit of a dead writer was seen; `disturbed`: while a relay was dead
+        #: as well, or Redis failed over.
         self.repairs: list[float] = []
+        self.disturbed: list[float] = []
         self.found: list[str] = []
         sizes = {Reader: READERS, Writer: WRITERS, relay: 1, Watch: 1}
         self._keepers = {
@@ -514,16 +521,18 @@ class Play:
             if isinstance(each, str):
                 self.found.append(each)
             else:
-                self.repairs.append(each[1])
+                (self.disturbed if each[2] else self.repairs).append(each[1])
 
     def __str__(self) -> str:
         facts, chaos = self.facts, self.chaos
         counts = ", ".join(f"{each} {facts[each]:,}" for each in facts.COUNTS)
-        longest = f"{max(self.repairs):.2f} s" if self.repairs else "none"
+        longest = f"{max(self.repairs, default=0.0):.2f}"
+        disturbed = f"{max(self.disturbed, default=0.0):.2f}"
         return (
             f"{counts}; flushes {chaos.flushes}, stops {chaos.stops}, failovers "
             f"{chaos.failovers}, evicted {chaos.evicted}; {len(self.repairs)} commits of dead "
-            f"writers, the longest unseen for {longest}"
+            f"writers, unseen for {longest} s at most, and {len(self.disturbed)} around a failover "
+            f"or a relay's death, for {disturbed} s"
         )
 
 

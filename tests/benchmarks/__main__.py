@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from benchmarks import baseline, rows
 from benchmarks.benchmark import Benchmark
 from benchmarks.figures import Result
-from benchmarks.machine import About, about, load
+from benchmarks.machine import About, about, load, quiet
 from benchmarks.running import run, turns
 from benchmarks.stand import Stand
 from benchmarks.table import markdown, remarks, show
@@ -28,6 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
         chosen = rows.chosen(told.name)
     except LookupError as error:
         _parser().error(str(error.args[0]))
+    if told.store and not quiet():
+        _parser().error(f"load {load():.1f}: a baseline is made on a machine that rests")
     if told.compare and not told.compare.exists():
         _parser().error(f"there is no baseline {told.compare}: --store makes one")
     if told.list:

@@ -58,6 +58,11 @@ def load() -> float:
     return os.getloadavg()[0]
 
 
+def quiet() -> bool:
+    """Whether nobody else uses this machine to speak of."""
+    return load() < QUIET
+
+
 def _cpu() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         name, _, value = line.partition(":")

@@ -20,6 +20,7 @@ from telegram_hybrid.connect.broker import open_broker
 from telegram_hybrid.connect.redis import Address, directory_of, open_redis, restarts_of
 from telegram_hybrid.delivery.consumer import Consumer
 from telegram_hybrid.delivery.letterbox import DeadLetters
+from telegram_hybrid.delivery.maintenance import Forgotten, maintain
 from telegram_hybrid.delivery.relay import Relay
 from telegram_hybrid.delivery.replay import replay
 from telegram_hybrid.delivery.subscription import ALL_CHANNELS, Handler, Subscription, consumer
@@ -183,6 +184,13 @@ class Hybrid:
             return replay(
                 tx.connection, self._schema, channel_id=channel_id, since=since, queue=queue
             )
+
+    def maintain(self, **options: Any) -> Forgotten:
+        """Forget inbox rows older than a week and dead letters settled long ago; run it daily.
+
+        `options` are those of `delivery.maintenance.maintain`.
+        """
+        return maintain(self._connection, self._schema, **options)
 
     def health(self, *, seconds: float = SECONDS) -> Health:
         """Ask all services at once how they are, and return after `seconds` at most.

@@ -17,6 +17,7 @@ from telegram_hybrid.cli import (
     dlq,
     health,
     importing,
+    maintenance,
     migrating,
     outbox,
     services,
@@ -57,6 +58,7 @@ app.command("relay")(services.relay)
 app.command("consume")(services.consume)
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(outbox.app, name="outbox")
+app.add_typer(maintenance.app, name="maintenance")
 app.add_typer(migrating.app, name="migrate")
 app.command("health")(health.command)
 app.add_typer(cache.app, name="cache")

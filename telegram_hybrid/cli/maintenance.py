@@ -1,0 +1,54 @@
+"""`maintenance`: forgetting what is no longer needed; for a timer."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from telegram_hybrid.cli.errors import OK
+
+app = typer.Typer(
+    help="Forget what is no longer needed, in small batches beside running consumers.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+
+
+@app.callback()
+def _group() -> None:
+    """With one command alone, typer would drop its name."""
+
+
+@app.command()
+def run(
+    inbox_days: Annotated[
+        float, typer.Option(help="Keep what queues have dealt with for so many days.")
+    ] = 7.0,
+    letter_days: Annotated[
+        float, typer.Option(help="Keep replayed and discarded dead letters for so many days.")
+    ] = 90.0,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> int:
+    """Forget old inbox rows and settled dead letters. Run it once a day, at any time.
+
+    The inbox is how a repeated event is known: keep it for longer than any event may take to be
+    handed out again. Open dead letters are never touched.
+
+    Example:
+
+        python -m telegram_hybrid maintenance run --inbox-days 14
+    """
+    import attrs
+
+    from telegram_hybrid.cli.output import print_json
+    from telegram_hybrid.cli.servers import store
+    from telegram_hybrid.delivery.maintenance import DAY
+
+    with store() as hybrid:
+        done = hybrid.maintain(inbox_window=inbox_days * DAY, letter_window=letter_days * DAY)
+    if json:
+        print_json(attrs.asdict(done))
+    else:
+        typer.echo(f"{done.inbox:,} inbox rows and {done.dead_letters:,} dead letters forgotten")
+    return OK

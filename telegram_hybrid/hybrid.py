@@ -65,7 +65,11 @@ class Hybrid:
         self.cache = MessageCache(
             self._redis,
             Keys(settings.redis_prefix),
-            Lifetimes(message=settings.message_ttl, seen=settings.seen_ttl),
+            Lifetimes(
+                message=settings.message_ttl,
+                seen=settings.seen_ttl,
+                last=settings.cache_keep_last or 0.0,
+            ),
             window_size=settings.window_size,
         )
         if self._redis is not None:

@@ -116,8 +116,10 @@ class Settings:
     None: then nothing is cached, or nothing can be relayed and consumed. `connect_timeout` is how
     long a call looks for a connection to the database, `statement_timeout` how long it waits for
     one answer. Every `cache_audit_every` seconds (None: never) a hundred cached values are compared
-    with the database. `database_schema`, `redis_prefix` and `exchange` keep systems apart that
-    share servers. Raises `ConfigurationError` naming the setting.
+    with the database. For `cache_keep_last` seconds (None: not at all) a message and a window are
+    remembered after they were cached, for reads that allow them to be stale. `database_schema`,
+    `redis_prefix` and `exchange` keep systems apart that share servers. Raises
+    `ConfigurationError` naming the setting.
     """
 
     database_url: str = attrs.field(
@@ -146,6 +148,9 @@ class Settings:
     seen_ttl: float = attrs.field(default=7200.0, validator=_positive)
     window_size: int = attrs.field(default=100, validator=_positive)
     cache_audit_every: float | None = attrs.field(
+        default=None, validator=attrs.validators.optional(_positive)
+    )
+    cache_keep_last: float | None = attrs.field(
         default=None, validator=attrs.validators.optional(_positive)
     )
     pool_size: int = attrs.field(default=10, validator=_positive)
@@ -178,7 +183,8 @@ class Settings:
         The names of what is ours: TELEGRAM_DB_SCHEMA, TELEGRAM_REDIS_PREFIX and
         TELEGRAM_RABBITMQ_EXCHANGE; lives of cached values in seconds:
         TELEGRAM_REDIS_MESSAGE_TTL and TELEGRAM_REDIS_SEEN_TTL.
-        TELEGRAM_CACHE_AUDIT_EVERY (seconds) is `cache_audit_every`.
+        TELEGRAM_CACHE_AUDIT_EVERY and TELEGRAM_CACHE_KEEP_LAST (seconds) are `cache_audit_every`
+        and `cache_keep_last`.
         """
         env = os.environ if environ is None else environ
         database = env.get("TELEGRAM_DATABASE_URL") or _from_parts(
@@ -214,6 +220,7 @@ _OURS: Mapping[str, tuple[str, type[str] | type[float]]] = {
     "TELEGRAM_RABBITMQ_EXCHANGE": ("exchange", str),
     "TELEGRAM_REDIS_MESSAGE_TTL": ("message_ttl", float),
     "TELEGRAM_REDIS_SEEN_TTL": ("seen_ttl", float),
+    "TELEGRAM_CACHE_KEEP_LAST": ("cache_keep_last", float),
     "TELEGRAM_CACHE_AUDIT_EVERY": ("cache_audit_every", float),
 }
 

@@ -1,6 +1,7 @@
 """The cache-aside reads: protocol sans I/O, windows, and the shell over redis-py."""
 
 from telegram_hybrid.cache.audit import Audit
+from telegram_hybrid.cache.last import Allowed
 from telegram_hybrid.cache.protocol import Lifetimes
 from telegram_hybrid.cache.requests import Load, Loaded
 from telegram_hybrid.cache.shell import MessageCache
@@ -16,6 +17,7 @@ from telegram_hybrid.schema.redis.values import Window
 
 __all__ = [
     "EVERY_ID",
+    "Allowed",
     "Audit",
     "CacheStats",
     "Lifetimes",

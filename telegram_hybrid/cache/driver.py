@@ -24,6 +24,17 @@ class Driver:
         self._store = store
         self.flights = Flights()
 
+    def hit(self, reading: Reading[T]) -> Answer[T] | None:
+        """Return what the cache has at once; None if it has to be loaded."""
+        request = next(reading)
+        try:
+            if isinstance(request, Get):
+                reading.send(self._store.ask(request))
+        except StopIteration as hit:
+            answer: Answer[T] = hit.value
+            return answer
+        return None
+
     def run(self, reading: Reading[T], load: Loader) -> Answer[T]:
         """Drive a reading to its answer."""
         return self._finish(reading, None, load, Proof())

@@ -61,8 +61,9 @@ class Lifetimes:
     """How long what we store lives, in seconds.
 
     Values live up to a tenth less, at random, so that what was filled together does not expire
-    together. `early` is XFetch's beta: how eagerly hot values are loaded again before they expire,
-    0 for never.
+    together. `last` is how long a message or window is remembered after it was filled, for readers
+    that allow it to be stale; 0 for not at all. `early` is XFetch's beta: how eagerly hot values
+    are loaded again before they expire, 0 for never.
     """
 
     message: float = 3600.0
@@ -72,6 +73,7 @@ class Lifetimes:
     api: float = 30.0
     generation: float = 86400.0
     lease: float = 10.0
+    last: float = 0.0
     early: float = 1.0
 
     @property
@@ -84,13 +86,15 @@ class Lifetimes:
 class Answer(Generic[T]):
     """What a read found, and how many of its keys the cache answered and did not.
 
-    `early` of those that it did not were there, and loaded before they expired.
+    `early` of those that it did not were there, and loaded before they expired. `stale` are only
+    what was last known.
     """
 
     value: T
     hits: int
     misses: int
     early: int = 0
+    stale: int = 0
 
 
 # The reply's type follows from the request; a generator's send type cannot say so.

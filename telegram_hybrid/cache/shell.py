@@ -16,7 +16,8 @@ from redis import Redis
 
 from telegram_hybrid.cache.audit import Audit, Auditor, Contents, Truth
 from telegram_hybrid.cache.driver import Driver, Loader
-from telegram_hybrid.cache.protocol import Answer, Lifetimes, Protocol
+from telegram_hybrid.cache.last import NOTHING, Allowed, LastKnown
+from telegram_hybrid.cache.protocol import Answer, Lifetimes, Protocol, Reading
 from telegram_hybrid.cache.requests import (
     Invalidate,
     Load,
@@ -28,6 +29,7 @@ from telegram_hybrid.cache.wake import Wake
 from telegram_hybrid.cache.watch import Watch
 from telegram_hybrid.cache.writes import group
 from telegram_hybrid.model import Change, ChannelWrite, Message
+from telegram_hybrid.schema.redis import values
 from telegram_hybrid.schema.redis.keys import Keys
 from telegram_hybrid.schema.redis.values import Window
 
@@ -81,6 +83,7 @@ class MessageCache:
         lives = lives or Lifetimes()
         self._tally = Tally()
         self._protocol = Protocol(keys=keys, lives=lives, new_token=partial(secrets.token_hex, 8))
+        self._last_known = LastKnown()
         self._store: Store | None = None
         if redis is not None:
             self._store = Store(redis, keys, lives, self.window_capacity, self._tally)
@@ -88,14 +91,23 @@ class MessageCache:
             self._wake = Wake(self._store.publish_wake)
         _caches.add(self)
 
-    def get(self, channel_id: int, message_id: int, load: Loader) -> Message | None:
+    def get(
+        self, channel_id: int, message_id: int, load: Loader, allow: Allowed = NOTHING
+    ) -> Message | None:
         """Return one message, deleted or not; None if it is not stored."""
         if self._store is None:
             found: dict[int, Message] = load(Load([message_id])).value
             return found.get(message_id)
         key = self.keys.message(channel_id, message_id)
         begin = partial(self._protocol.message, channel_id, message_id)
-        return self._counted(self._driver.share(key, begin, load))
+
+        def last(data: bytes) -> Message | None:
+            found = values.decode_message(data, channel_id, message_id)
+            if found is None or found.message is None:
+                return None
+            return attrs.evolve(found.message, stale=True)
+
+        return self._counted(self._share(key, begin, load, allow, last))
 
     def get_many(
         self, channel_id: int, message_ids: Iterable[int], load: Loader
@@ -107,7 +119,9 @@ class MessageCache:
         reading = self._protocol.messages(channel_id, ids)
         return self._counted(self._driver.run(reading, load))
 
-    def window(self, channel_id: int, limit: int, load: Loader) -> Window | None:
+    def window(
+        self, channel_id: int, limit: int, load: Loader, allow: Allowed = NOTHING
+    ) -> Window | None:
         """Return the head window of a channel, with its newest `limit` messages.
 
         A loader that is not `guarded` need not load more than those.
@@ -117,7 +131,15 @@ class MessageCache:
             return window
         key = self.keys.window(channel_id)
         begin = partial(self._protocol.window, channel_id, limit)
-        return self._counted(self._driver.share(key, begin, load))
+
+        def last(data: bytes) -> Window | None:
+            found = values.decode_window(data, channel_id)
+            if found is None or not (found[0].complete or len(found[0].messages) >= limit):
+                return None
+            messages = (attrs.evolve(message, stale=True) for message in found[0].messages)
+            return attrs.evolve(found[0], messages=tuple(messages))
+
+        return self._counted(self._share(key, begin, load, allow, last))
 
     def pages(
         self, channel_id: int, numbers: Iterable[int], load: Loader
@@ -239,17 +261,47 @@ class MessageCache:
         """End our threads. The client stays open; its maker closes it."""
         if self._watch is not None:
             self._watch.stop()
+        self._last_known.close()
         if self._store is not None:
             self._wake.close()
             self._store.close()
 
+    def _share(
+        self,
+        key: str,
+        begin: Callable[[], Reading[T]],
+        load: Loader,
+        allow: Allowed,
+        decode: Callable[[bytes], T | None],
+    ) -> Answer[T]:
+        """Read one value, or what was last known of it where that is allowed."""
+        driver, store = self._driver, self._store
+        read = partial(driver.share, key, begin, load)
+        if allow == NOTHING or store is None:
+            return read()
+
+        def last() -> Answer[T] | None:
+            data = store.last(key)
+            found = decode(data) if data is not None else None
+            return Answer(found, 0, 0, stale=1) if found is not None else None
+
+        def hit() -> Answer[T] | None:
+            return driver.hit(begin())
+
+        return self._last_known.read(
+            key, read, last, hit=hit if allow.while_revalidate else None, if_error=allow.if_error
+        )
+
     def _begin_in_child(self) -> None:
         self._tally.begin()
+        self._last_known.begin()
         if self._store is not None:
             self._store.begin()
             self._driver.flights.begin()
             self._wake = Wake(self._store.publish_wake)
 
     def _counted(self, answer: Answer[T]) -> T:
-        self._tally.add(hits=answer.hits, misses=answer.misses, early=answer.early)
+        self._tally.add(
+            hits=answer.hits, misses=answer.misses, early=answer.early, stale=answer.stale
+        )
         return answer.value

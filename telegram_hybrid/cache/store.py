@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from itertools import compress
 from time import monotonic
 from typing import Any
 
@@ -36,7 +37,7 @@ from telegram_hybrid.cache.stats import Tally
 from telegram_hybrid.cache.sweep import sweep
 from telegram_hybrid.model import ChannelWrite
 from telegram_hybrid.schema.redis import scripts, values
-from telegram_hybrid.schema.redis.keys import Keys
+from telegram_hybrid.schema.redis.keys import Keys, Kind
 from telegram_hybrid.schema.redis.scripts import Call
 
 _log = logging.getLogger("telegram_hybrid.cache")
@@ -225,10 +226,32 @@ class Store:
             ]
         )
         stored = [reply == 1 for reply in replies]
+        if self._lives.last:
+            self._remember(list(compress(request.entries, stored)))
         meant = [bool(entry.value) for entry in request.entries]
         refused = sum(reply == 0 and wanted for reply, wanted in zip(replies, meant, strict=True))
         self._tally.add(fills=sum(stored), fills_refused=refused)
         return stored, _first_error(replies)
+
+    def _remember(self, entries: Sequence[FillEntry]) -> None:
+        pipeline = self._redis.pipeline(transaction=False)
+        life = scripts.milliseconds(self._lives.last)
+        for entry in entries:
+            name = self._keys.parse(entry.key)
+            if name is not None and name.kind in (Kind.MESSAGE, Kind.WINDOW):
+                pipeline.set(self._keys.last(entry.key), entry.value, px=life)
+        pipeline.execute(raise_on_error=False)
+
+    def last(self, key: str) -> bytes | None:
+        """Return what was last known under `key`; None if nothing, or if Redis cannot be asked."""
+        if not self._lives.last or not self.gate.reachable:
+            return None
+        try:
+            found: Any = self._redis.get(self._keys.last(key))
+        except (RedisError, OSError) as error:
+            self._lost(error)
+            return None
+        return found if isinstance(found, bytes) else None
 
     def _get(self, keys: Sequence[str]) -> Any:
         if len(keys) > 1:

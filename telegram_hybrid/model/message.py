@@ -118,8 +118,9 @@ class Message:
     id within it. `sent_at` and `edited_at` are aware and kept in UTC. What has no field of its
     own is in `metadata`, a JSON object.
 
-    The last five fields are our own record of the message, set when it is read from the store;
-    they take no part in equality, so that a message read back equals the message saved.
+    The last six fields are our own record of the message, set when it is read from the store;
+    they take no part in equality, so that a message read back equals the message saved. `stale`:
+    this is only what was last known; it is true where the caller allowed it, and in no JSON.
 
     Raises `InvalidInput`, naming the field, for anything the store could not hold.
     """
@@ -146,6 +147,7 @@ class Message:
     received_at: datetime | None = attrs.field(default=None, eq=False)
     deleted_at: datetime | None = attrs.field(default=None, eq=False)
     delete_reason: str | None = attrs.field(default=None, eq=False)
+    stale: bool = attrs.field(default=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         """Check every field; times and metadata are normalised to UTC and to plain JSON."""
@@ -245,5 +247,6 @@ _MEDIA_FIELDS = tuple(field.name for field in attrs.fields(Media))
 _DEFAULTS = tuple(
     (field.name, {} if field.name == "metadata" else field.default)
     for field in attrs.fields(Message)
+    if field.name != "stale"
 )
 _DECODER = msgspec.json.Decoder(Message)

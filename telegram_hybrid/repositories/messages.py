@@ -17,6 +17,7 @@ from tenacity import (
 
 from telegram_hybrid.cache import (
     EVERY_ID,
+    Allowed,
     Load,
     Loaded,
     MessageCache,
@@ -114,11 +115,23 @@ class Messages:
         return self._write(lambda tx: tx.messages.delete(*key, reason=reason))
 
     def get(
-        self, channel_id: int, message_id: int, *, include_deleted: bool = False
+        self,
+        channel_id: int,
+        message_id: int,
+        *,
+        include_deleted: bool = False,
+        stale_if_error: bool = False,
+        stale_while_revalidate: bool = False,
     ) -> Message | None:
-        """Return one message, or None."""
+        """Return one message, or None.
+
+        With `Settings.cache_keep_last`, a caller may allow what was last known, marked `stale`:
+        when the database is out of reach (`stale_if_error`), or instead of waiting for it, while
+        it is asked in the background (`stale_while_revalidate`).
+        """
         checked_key(channel_id, message_id)
-        found = self._cache.get(channel_id, message_id, self._by_ids(channel_id))
+        allow = Allowed(stale_if_error, stale_while_revalidate)
+        found = self._cache.get(channel_id, message_id, self._by_ids(channel_id), allow)
         return None if found is None or (found.deleted_at and not include_deleted) else found
 
     def get_many(
@@ -132,13 +145,23 @@ class Messages:
         return wanted(found, include_deleted)
 
     def latest(
-        self, channel_id: int, *, limit: int = 100, include_deleted: bool = False
+        self,
+        channel_id: int,
+        *,
+        limit: int = 100,
+        include_deleted: bool = False,
+        stale_if_error: bool = False,
+        stale_while_revalidate: bool = False,
     ) -> list[Message]:
-        """Return the newest messages by message_id, newest first."""
+        """Return the newest messages by message_id, newest first.
+
+        What was last known may be allowed as in `get`, up to the window's size.
+        """
         checks.channel_id("channel_id", channel_id)
         checks.count("limit", limit)
         if not include_deleted and limit <= self._cache.window_size:
-            window = self._cache.window(channel_id, limit, self._head(channel_id, limit))
+            allow = Allowed(stale_if_error, stale_while_revalidate)
+            window = self._cache.window(channel_id, limit, self._head(channel_id, limit), allow)
             found = latest_from(window, limit) if window else None
             if found is not None:
                 return found

@@ -8,6 +8,7 @@
     telegram:channel:{<channel_id>}:generation   changes with every write to the channel
     telegram:api:<name>:<hash>                   the result of a query
     <a value's key>:lease                        who may fill it (see `scripts`)
+    <a value's key>:last                         the value as it was last filled (an option)
     <a window's key>:held                        the window, put aside while a writer commits
     telegram:wake                                pub/sub channel that wakes relays
     telegram:filled                              pub/sub channel that wakes waiting readers
@@ -30,7 +31,7 @@ _REST = re.compile(
     r"(?:(?P<kind>msg|dedup):\{(?P<one>-?[1-9][0-9]*)\}:(?P<number>0|[1-9][0-9]*)"
     r"|channel:\{(?P<many>-?[1-9][0-9]*)\}:"
     r"(?:(?P<part>recent|tombstone|generation)|page:(?P<page>0|[1-9][0-9]*)))"
-    r"(?::(?P<guard>lease|held))?"
+    r"(?::(?P<guard>lease|held|last))?"
 )
 
 
@@ -50,6 +51,7 @@ class Guard(StrEnum):
 
     LEASE = "lease"
     HELD = "held"
+    LAST = "last"
 
 
 _NUMBERED = (Kind.MESSAGE, Kind.SEEN, Kind.PAGE)
@@ -117,6 +119,10 @@ class Keys:
     def held(self, key: str) -> str:
         """Name the place where the window `key` is put aside; same slot."""
         return f"{key}:{Guard.HELD}"
+
+    def last(self, key: str) -> str:
+        """Name the copy of `key` that outlives it; same slot."""
+        return f"{key}:{Guard.LAST}"
 
     @property
     def wake(self) -> str:

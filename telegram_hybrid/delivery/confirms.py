@@ -1,49 +1,29 @@
-"""Confirms: waves, and matching the broker's answers to what was published; pure."""
+"""Confirms: matching the broker's answers to what was published; pure."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
 from enum import StrEnum
+from itertools import takewhile
 
 import attrs
 
 
 class Verdict(StrEnum):
-    """What became of one event that was to be published."""
+    """What the broker said of one event."""
 
     CONFIRMED = "confirmed"
     RETURNED = "returned"  # no queue is bound for it
     NACKED = "nacked"  # the broker has it not
-    UNKNOWN = "unknown"  # sent, and no answer: it may be there or not
-    HELD = "held"  # not sent, because of an earlier event or a broken connection
 
 
 @attrs.frozen(slots=True)
 class Receipt:
-    """The verdict on one event, and the broker's words."""
+    """The verdict on one event, the broker's words, and how many seconds it took."""
 
+    message_id: str
     verdict: Verdict
     reason: str = ""
-
-
-CONFIRMED = Receipt(Verdict.CONFIRMED)
-
-
-def waves(keys: Sequence[Hashable]) -> list[list[int]]:
-    """Split positions into waves with at most one position of each key, in order.
-
-    The n-th position of a key is in the n-th wave. Publishing wave by wave, each confirmed
-    before the next, keeps a key's order whatever the broker refuses.
-    """
-    result: list[list[int]] = []
-    seen: dict[Hashable, int] = {}
-    for position, key in enumerate(keys):
-        number = seen.get(key, 0)
-        seen[key] = number + 1
-        if number == len(result):
-            result.append([])
-        result[number].append(position)
-    return result
+    seconds: float = 0.0
 
 
 class Confirms:
@@ -51,24 +31,31 @@ class Confirms:
 
     The broker counts publishes from 1 and answers with those numbers, one by one or "all up to"
     (`multiple`); a returned message comes back without a number, before its ack, and is known by
-    its message id (RabbitMQ, "Consumer Acknowledgements and Publisher Confirms").
+    its message id (RabbitMQ, "Consumer Acknowledgements and Publisher Confirms"). Times are those
+    of one monotonic clock, told by the caller.
     """
 
     def __init__(self) -> None:
         self._sent = 0
-        self._waiting: dict[int, str] = {}
+        # By number, so in the order of sending.
+        self._waiting: dict[int, tuple[str, float]] = {}
         self._returned: dict[str, str] = {}
-        self._receipts: dict[str, Receipt] = {}
+        self._answered: list[tuple[str, float, Verdict, str]] = []
 
     @property
     def waiting(self) -> int:
         """How many publishes have no answer yet."""
         return len(self._waiting)
 
-    def sent(self, message_id: str) -> None:
+    @property
+    def oldest(self) -> float | None:
+        """When the first of them was sent."""
+        return next((sent_at for _, sent_at in self._waiting.values()), None)
+
+    def sent(self, message_id: str, now: float = 0.0) -> None:
         """Note a publish; to be called before it is written, in the same order."""
         self._sent += 1
-        self._waiting[self._sent] = message_id
+        self._waiting[self._sent] = (message_id, now)
 
     def returned(self, message_id: str, reason: str) -> None:
         """Note that a message came back; its ack follows."""
@@ -76,29 +63,29 @@ class Confirms:
 
     def acked(self, number: int, multiple: bool) -> None:
         """Note the broker's ack."""
-        for message_id in self._take(number, multiple):
+        for message_id, sent_at in self._take(number, multiple):
             reason = self._returned.pop(message_id, None)
-            self._receipts[message_id] = (
-                CONFIRMED if reason is None else Receipt(Verdict.RETURNED, reason)
-            )
+            verdict = Verdict.CONFIRMED if reason is None else Verdict.RETURNED
+            self._answered.append((message_id, sent_at, verdict, reason or ""))
 
     def nacked(self, number: int, multiple: bool) -> None:
         """Note the broker's nack."""
-        for message_id in self._take(number, multiple):
+        for message_id, sent_at in self._take(number, multiple):
             self._returned.pop(message_id, None)
-            self._receipts[message_id] = Receipt(Verdict.NACKED, "the broker rejected it (nack)")
+            why = "the broker rejected it (nack)"
+            self._answered.append((message_id, sent_at, Verdict.NACKED, why))
 
-    def collect(self, reason: str = "no answer") -> dict[str, Receipt]:
-        """Return and forget the receipts by message id; what still waits is unknown."""
-        receipts = self._receipts
-        for message_id in self._waiting.values():
-            receipts[message_id] = Receipt(Verdict.UNKNOWN, reason)
-        self._receipts, self._waiting = {}, {}
-        return receipts
+    def collect(self, now: float = 0.0) -> list[Receipt]:
+        """Return and forget the answers that came, in the order in which they did."""
+        answered, self._answered = self._answered, []
+        return [
+            Receipt(message_id, verdict, reason, now - sent_at)
+            for message_id, sent_at, verdict, reason in answered
+        ]
 
-    def _take(self, number: int, multiple: bool) -> list[str]:
+    def _take(self, number: int, multiple: bool) -> list[tuple[str, float]]:
         if not multiple:
-            message_id = self._waiting.pop(number, None)
-            return [] if message_id is None else [message_id]
-        numbers = [waiting for waiting in self._waiting if waiting <= number]
+            one = self._waiting.pop(number, None)
+            return [] if one is None else [one]
+        numbers = list(takewhile(lambda waiting: waiting <= number, self._waiting))
         return [self._waiting.pop(waiting) for waiting in numbers]

@@ -1,14 +1,13 @@
-"""Publisher: events to the broker, each with a receipt, in order per channel.
+"""Publisher: events to the broker, and its answers, for a pipeline that keeps the order.
 
-A publisher never raises for a broker's failure: it gives a receipt for every event, so that what
-was confirmed before the failure is not published again. After any `UNKNOWN` it is broken and must
-be closed: a late answer could be taken for that of another event.
+After any error a publisher is to be closed, and so is what it was told: a late answer could be
+taken for that of another event. What it sent without an answer may be there or not.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from contextlib import suppress
 from time import monotonic
 from typing import Any, Protocol
 
@@ -21,23 +20,38 @@ from telegram_hybrid.connect.broker import (
     place,
     translated_errors,
 )
-from telegram_hybrid.delivery.confirms import CONFIRMED, Confirms, Receipt, Verdict, waves
+from telegram_hybrid.delivery.confirms import Confirms, Receipt, Verdict
 from telegram_hybrid.delivery.topology import declare_exchanges
 from telegram_hybrid.errors import BrokerError
 from telegram_hybrid.schema.broker import CONTENT_TYPE, Envelope, Topology
 
 _PERSISTENT = 2
 _UNROUTABLE = "no queue is bound for it"
+#: Seconds between two looks at the heartbeats.
+_BEAT = 1.0
 
 
 class Publisher(Protocol):
     """One connection to publish on, for one thread."""
 
-    def publish(self, envelopes: Sequence[Envelope]) -> list[Receipt]:
-        """Publish in order per routing key; return one receipt for each, in the given order."""
+    @property
+    def blocked(self) -> bool:
+        """Whether the broker asked to send nothing for now."""
 
-    def pump(self) -> None:
-        """Keep the connection alive while there is nothing to publish; raises `BrokerError`."""
+    def send(self, envelopes: Sequence[Envelope], *, until: float = math.inf) -> None:
+        """Send in this order, none of them at or after the monotonic time `until`.
+
+        Raises `BrokerError`, also when that time came.
+        """
+
+    def receipts(self) -> list[Receipt]:
+        """Return what the broker has answered by now, and keep the connection alive.
+
+        Raises `BrokerError`, also when an answer is overdue.
+        """
+
+    def fileno(self) -> int | None:
+        """What becomes readable when answers come; None if they are there after `send`."""
 
     def close(self) -> None:
         """Close the connection; never raises."""
@@ -48,7 +62,7 @@ def open_publisher(
 ) -> Publisher:
     """Declare the exchanges and return a publisher that owns `connection`.
 
-    `confirm_timeout` is how many seconds the broker may take to answer for a wave. Raises
+    `confirm_timeout` is how many seconds the broker may take to answer for an event. Raises
     `BrokerError`, with the connection closed.
     """
     try:
@@ -64,7 +78,7 @@ def open_publisher(
 
 
 class AmqpPublisher:
-    """Waves of one event per routing key, each wave pipelined, confirmed before the next."""
+    """Pipelined publishes on one confirming channel, each with `mandatory`."""
 
     def __init__(
         self,
@@ -78,8 +92,10 @@ class AmqpPublisher:
         self._exchange = topology.exchange
         self._timeout = confirm_timeout
         self._confirms = Confirms()
-        self._blocked = False
-        self._beat_at = 0.0
+        self.blocked = False
+        #: Nothing was overdue then; a broker that is blocked answers when it is not any more.
+        self._calm_at = monotonic()
+        self._beat_at = monotonic()
         with translated_errors(connection):
             channel.events["basic_ack"].add(self._confirms.acked)
             channel.events["basic_nack"].add(self._confirms.nacked)
@@ -89,88 +105,75 @@ class AmqpPublisher:
             wire.on_blocked = lambda _reason: self._set_blocked(True)
             wire.on_unblocked = lambda: self._set_blocked(False)
 
-    def publish(self, envelopes: Sequence[Envelope]) -> list[Receipt]:
-        """Publish wave by wave; a routing key that is refused an event gets no later one."""
-        receipts = [Receipt(Verdict.HELD)] * len(envelopes)
-        refused: set[str] = set()
-        for wave in waves([envelope.routing_key for envelope in envelopes]):
-            going = [at for at in wave if envelopes[at].routing_key not in refused]
-            answers, broken = self._publish_wave([envelopes[at] for at in going])
-            for at in going:
-                receipts[at] = answers.get(envelopes[at].message_id, receipts[at])
-                if receipts[at].verdict is not Verdict.CONFIRMED:
-                    refused.add(envelopes[at].routing_key)
-            if broken:
-                break
-        return receipts
-
-    def _publish_wave(self, wave: Sequence[Envelope]) -> tuple[dict[str, Receipt], bool]:
-        """Return receipts by message id, and whether the connection is to be given up."""
-        try:
-            with translated_errors(self._connection):
-                self._await_unblocked()
-                for envelope in wave:
-                    self._confirms.sent(envelope.message_id)
-                    self._channel.basic_publish(
-                        _amqp_message(envelope),
-                        exchange=self._exchange,
-                        routing_key=envelope.routing_key,
-                        mandatory=True,
-                        timeout=self._timeout,
-                    )
-                self._drain(lambda: self._confirms.waiting > 0, "confirmed nothing")
-        except BrokerError as error:
-            return self._confirms.collect(str(error)), True
-        return self._confirms.collect(), False
-
-    def _await_unblocked(self) -> None:
-        self._drain(lambda: self._blocked, "is blocked: it is short of memory or disk; it took in")
-
-    def _drain(self, unfinished: Any, complaint: str) -> None:
-        deadline = monotonic() + self._timeout
-        while unfinished():
-            left = deadline - monotonic()
-            if left <= 0:
-                raise BrokerError(f"{place(self._connection)} {complaint} for {self._timeout:g} s")
-            try:
-                self._connection.drain_events(timeout=min(left, 1.0))
-            except TimeoutError:
-                self._beat()
-
-    def pump(self) -> None:
-        """Read what arrived and send a heartbeat if one is due."""
+    def send(self, envelopes: Sequence[Envelope], *, until: float = math.inf) -> None:
+        """Write the events; the broker's TCP window may make it wait."""
+        now = monotonic()
         with translated_errors(self._connection):
-            with suppress(TimeoutError):
-                self._connection.drain_events(timeout=0.001)
-            self._beat()
+            transport = self._connection.connection.transport
+            with transport.having_timeout(self._timeout):
+                for envelope in envelopes:
+                    _check(until)
+                    self._confirms.sent(envelope.message_id, now)
+                    # What `basic_publish` does, but for its look at the socket before each event.
+                    self._channel.send_method(
+                        amqp.spec.Basic.Publish,
+                        "Bssbb",
+                        (0, self._exchange, envelope.routing_key, True, False),
+                        _amqp_message(envelope),
+                    )
+
+    def receipts(self) -> list[Receipt]:
+        """Read all that has arrived."""
+        with translated_errors(self._connection):
+            while True:
+                try:
+                    self._connection.drain_events(timeout=0)
+                except TimeoutError:
+                    break
+            now = monotonic()
+            if now - self._beat_at >= _BEAT:
+                self._beat_at = now
+                self._connection.heartbeat_check()
+        oldest = self._confirms.oldest
+        overdue = oldest is not None and now - max(oldest, self._calm_at) > self._timeout
+        if overdue and not self.blocked:
+            raise BrokerError(
+                f"{place(self._connection)} did not confirm an event for {self._timeout:g} s"
+            )
+        return self._confirms.collect(now)
+
+    def fileno(self) -> int:
+        """The socket's."""
+        number: int = self._connection.connection.sock.fileno()
+        return number
 
     def close(self) -> None:
         """Close the connection."""
         close_quietly(self._connection)
-
-    def _beat(self) -> None:
-        if monotonic() - self._beat_at >= 1.0:
-            self._beat_at = monotonic()
-            self._connection.heartbeat_check()
 
     def _returned(self, error: Exception, _exchange: str, _key: str, message: Any) -> None:
         reason = f"{_UNROUTABLE}: {error}"
         self._confirms.returned(message.properties.get("message_id", ""), reason)
 
     def _set_blocked(self, blocked: bool) -> None:
-        self._blocked = blocked
+        self.blocked = blocked
+        self._calm_at = monotonic()
 
 
 class RedisPublisher:
     """All events in one atomic step: Redis keeps their order, and refuses none alone."""
 
+    blocked = False
+
     def __init__(self, connection: kombu.Connection, channel: Any, topology: Topology) -> None:
         self._connection = connection
         self._channel = channel
         self._exchange = topology.exchange
+        self._receipts: list[Receipt] = []
 
-    def publish(self, envelopes: Sequence[Envelope]) -> list[Receipt]:
-        """Publish those for which a queue is bound; without an answer, all are unknown."""
+    def send(self, envelopes: Sequence[Envelope], *, until: float = math.inf) -> None:
+        """Publish those for which a queue is bound."""
+        began = monotonic()
         messages = [
             (
                 envelope.routing_key,
@@ -188,20 +191,32 @@ class RedisPublisher:
             )
             for envelope in envelopes
         ]
-        try:
-            with translated_errors(self._connection):
-                routed = self._channel.publish_all(self._exchange, messages)
-        except BrokerError as error:
-            return [Receipt(Verdict.UNKNOWN, str(error))] * len(envelopes)
-        unroutable = Receipt(Verdict.RETURNED, _UNROUTABLE)
-        return [CONFIRMED if there else unroutable for there in routed]
+        _check(until)
+        with translated_errors(self._connection):
+            routed = self._channel.publish_all(self._exchange, messages)
+        seconds = monotonic() - began
+        for envelope, there in zip(envelopes, routed, strict=True):
+            verdict = Verdict.CONFIRMED if there else Verdict.RETURNED
+            reason = "" if there else _UNROUTABLE
+            self._receipts.append(Receipt(envelope.message_id, verdict, reason, seconds))
 
-    def pump(self) -> None:
-        """Nothing to keep alive: every command finds out for itself."""
+    def receipts(self) -> list[Receipt]:
+        """Redis answered when it was sent to."""
+        receipts, self._receipts = self._receipts, []
+        return receipts
+
+    def fileno(self) -> None:
+        """Nothing to wait for."""
+        return
 
     def close(self) -> None:
         """Close the connection."""
         close_quietly(self._connection)
+
+
+def _check(until: float) -> None:
+    if monotonic() >= until:
+        raise BrokerError("the lease ended before all was sent; the next one repeats it")
 
 
 def _amqp_message(envelope: Envelope) -> amqp.Message:

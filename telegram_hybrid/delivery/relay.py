@@ -1,10 +1,11 @@
 """Relay: carries committed events from the outbox to the broker, and deletes what is confirmed.
 
-One round: renew the leases, read a batch, invalidate what is cached of its messages, publish,
-settle. A crash between any two of these repeats events, and loses or reorders none (P3): a row is
-deleted only after its event was confirmed, and an event is published only after all earlier ones
-of its channel were. Invalidating comes first, so that a consumer which reads through the cache
-sees at least the version of its event, also when the writer died before doing it (P5).
+All of it goes on at once: a window of events is under way to the broker while the next ones are
+read and those that were confirmed are deleted. A crash between any two steps repeats events, and
+loses or reorders none (P3): a row is deleted only after its event was confirmed, and an event is
+published only after all earlier ones of its channel were. What is cached of a message is
+invalidated before its event is published, so that a consumer which reads through the cache sees at
+least the version of its event, also when the writer died before doing it (P5).
 """
 
 from __future__ import annotations
@@ -17,46 +18,58 @@ from uuid import uuid4
 
 import attrs
 import kombu
-import msgspec
 from sqlalchemy import Engine
 
 from telegram_hybrid.connect.postgres import transaction
 from telegram_hybrid.delivery.backoff import RECONNECT
+from telegram_hybrid.delivery.carried import change_of, seal_row, tell
+from telegram_hybrid.delivery.gauges import Recent, RelayCounters, RelayGauges
+from telegram_hybrid.delivery.pipeline import WINDOW, Pipeline
 from telegram_hybrid.delivery.publisher import Publisher, open_publisher
-from telegram_hybrid.delivery.settlement import MAX_ATTEMPTS, Settlement, settle
+from telegram_hybrid.delivery.settlement import MAX_ATTEMPTS, OnDead, decide
+from telegram_hybrid.delivery.shards import Shards
 from telegram_hybrid.delivery.wake import LocalWake, Wake
 from telegram_hybrid.delivery.worker import Worker, log
-from telegram_hybrid.errors import HybridError, PublishRefused, ServiceError
-from telegram_hybrid.model import Change, MessageKey, checks
+from telegram_hybrid.errors import BrokerError, HybridError, InvalidInput, ServiceError
+from telegram_hybrid.model import Change, checks
 from telegram_hybrid.outbox import claims, leases
+from telegram_hybrid.outbox.claims import Burial, Postponement
 from telegram_hybrid.outbox.rows import OutboxRow
-from telegram_hybrid.schema.broker import Envelope, Topology, seal
+from telegram_hybrid.schema.broker import Topology
 
-#: Rows in one round.
-BATCH = 500
+#: Rows held ahead of publishing.
+BATCH = 2000
+#: Events written to the broker between two looks at its answers.
+BURST = 64
+#: Confirmed events that are deleted together, and the seconds that they wait for more to come.
+SETTLE, SETTLE_AFTER = 500, 0.02
 #: Seconds between two polls: the first after work, and the most after a long silence.
 POLL_FIRST, POLL_MOST = 0.05, 1.0
-
-
-@attrs.frozen(slots=True)
-class RelayCounters:
-    """What a relay did since it was made. `failures` counts rounds that a lost server ended."""
-
-    published: int = 0
-    postponed: int = 0
-    dead: int = 0
-    failures: int = 0
+#: Seconds between two looks at everything, whatever the floors say.
+FULL_LOOK = 60.0
+#: Seconds that a relay which was stopped waits for the answers to what is under way.
+FINISH = 5.0
+#: Share of a lease's time that is used: the rest is for those who wait for its end, and for clocks
+#: that do not run alike.
+LEASE_USED = 0.9
+#: Seconds between two renewals, at most.
+RENEW = 1.5
 
 
 class Relay(Worker):
     """One relay; several, in as many processes as wanted, share the work by leases.
 
     `broker` opens a connection (`connect.broker.open_broker`); it is called again after every
-    loss. `invalidate` gets the changes of each batch before it is published; its failing stops
+    loss. `invalidate` gets the changes of events before they are published; its failing stops
     nothing. `wake` cuts the polling short. `owner` names this relay in the leases: a relay that
     gets the name of one that died takes its shards over at once, instead of after
-    `lease_seconds`; two living relays must not share one. Raises
-    `InvalidInput` for a `batch` or `max_attempts` below 1.
+    `lease_seconds`; two living relays must not share one.
+
+    `window` events may be unconfirmed at once, `batch` are held in memory ahead of that.
+    `strict` allows one unconfirmed event a channel (`delivery.pipeline` tells what the other
+    costs). An event that is refused `max_attempts` times becomes a dead letter, and `on_dead`
+    says whether its channel goes on ("continue") or waits for somebody's decision ("freeze").
+    Raises `InvalidInput` for numbers below 1.
     """
 
     def __init__(
@@ -70,11 +83,16 @@ class Relay(Worker):
         topology: Topology | None = None,
         owner: str | None = None,
         lease_seconds: float = 15.0,
+        window: int = WINDOW,
         batch: int = BATCH,
+        strict: bool = True,
         max_attempts: int = MAX_ATTEMPTS,
+        on_dead: OnDead = "continue",
         confirm_timeout: float = 30.0,
     ) -> None:
         super().__init__("telegram_hybrid.relay")
+        if on_dead not in ("continue", "freeze"):
+            raise InvalidInput("on_dead", f"expected 'continue' or 'freeze', not {on_dead!r}")
         self._engine = engine
         self._schema = schema
         self._broker = broker
@@ -83,117 +101,290 @@ class Relay(Worker):
         self._topology = topology or Topology()
         self._lease = leases.Lease(owner or f"relay-{uuid4().hex}")
         self._lease_seconds = lease_seconds
-        self._renew_at = 0.0
+        self._valid_until = self._renew_at = 0.0
+        self._known = False  # whether others may count on this relay
+        self._pipeline = Pipeline(window=checks.count("window", window, least=1), strict=strict)
         self._batch = checks.count("batch", batch, least=1)
         self._max_attempts = checks.count("max_attempts", max_attempts, least=1)
+        self._on_dead = on_dead
         self._confirm_timeout = confirm_timeout
         self._publisher: Publisher | None = None
+        self._shards = Shards()
+        self._full_look_at = 0.0
+        self._settle_at = 0.0
+        self._poll_at, self._poll_after = 0.0, POLL_FIRST
+        # The shards that are above the fair share, as long as something of theirs is under way.
+        self._leaving: frozenset[int] = frozenset()
+        self._recent = Recent()
         self.counters = RelayCounters()
 
     def run(self, stop: Event) -> None:
         """Relay until `stop` is set, then give the leases back. Lost servers are waited for."""
-        idle = failures = 0
+        failures = 0
         try:
             while not stop.is_set():
                 try:
-                    busy = self.step()
+                    if not self._turn():
+                        self._sleep(POLL_MOST)
                 except ServiceError as error:
                     failures += 1
                     self._count(failures=1)
-                    self._drop_publisher()
                     delay = RECONNECT.delay(failures, random.random())  # noqa: S311
                     log.warning("relay: %s; trying again in %.1f s", error, delay)
                     stop.wait(delay)
                     continue
                 failures = 0
-                idle = 0 if busy else idle + 1
-                if idle:
-                    self._wake.wait(min(POLL_MOST, POLL_FIRST * 2.0 ** min(idle - 1, 10)))
+            self._finish()
         finally:
             self.close()
 
     def step(self) -> int:
-        """Do one round; return how many events were confirmed.
+        """Read once, publish and settle all of it; return how many events were confirmed.
 
-        Raises `DatabaseError` or `BrokerError`; what was confirmed before is settled, and the
-        next round goes on from there.
+        Raises `DatabaseError` or `BrokerError`; what was confirmed before is settled, now or by
+        the next step, which goes on from there.
         """
+        before = self.counters.published
         self._renew()
-        with transaction(self._engine) as connection:
-            rows = claims.pending(connection, self._schema, self._lease.shards, limit=self._batch)
-        if not rows:
-            if self._publisher is not None:
-                self._publisher.pump()
-            return 0
-        self._forget_cached(rows)  # first: also while there is no broker
-        if self._publisher is None:
-            self._publisher = open_publisher(
-                self._broker(), self._topology, confirm_timeout=self._confirm_timeout
-            )
-        receipts = self._publisher.publish([_seal(row) for row in rows])
-        settlement = settle(
-            rows,
-            receipts,
-            max_attempts=self._max_attempts,
-            chance=random.random,
-        )
-        self._apply(settlement)
-        if settlement.doubt is not None:
-            raise PublishRefused(settlement.doubt)
-        return len(settlement.delete)
+        self._shards.expect()
+        self._read()
+        while not self._pipeline.idle:
+            self._renew()
+            if not self._carry(ending=True):
+                self._sleep(SETTLE_AFTER)
+        return self.counters.published - before
 
     def backlog(self) -> claims.Backlog:
         """How many events wait, of all shards. Raises `DatabaseError`."""
         with transaction(self._engine) as connection:
             return claims.backlog(connection, self._schema)
 
+    def gauges(self) -> RelayGauges:
+        """How this relay stands, and the backlog; may be asked from any thread.
+
+        Reads the whole outbox, so ask every few seconds at most. Raises `DatabaseError`.
+        """
+        backlog, now = self.backlog(), monotonic()
+        return RelayGauges(
+            backlog=backlog.events,
+            oldest=backlog.age,
+            shards=len(self._lease.epochs),
+            waiting=self._pipeline.waiting,
+            unconfirmed=self._pipeline.flying,
+            rate=self._recent.rate(now),
+            confirm_p50=self._recent.quantile(0.5),
+            confirm_p99=self._recent.quantile(0.99),
+        )
+
     def close(self) -> None:
         """Give up the leases and the connection; legal at any time, and again."""
         self._drop_publisher()
         self._wake.close()
         lease, self._lease = self._lease, leases.Lease(self._lease.owner)
-        self._renew_at = 0.0
-        if lease.epochs:
+        self._pipeline.forget(lease.shards)
+        self._pipeline.retire(())
+        self._pipeline.dropped()
+        self._shards.end(lease.shards)
+        self._valid_until = self._renew_at = 0.0
+        known, self._known = self._known, False
+        self._leaving = frozenset()
+        if known:
             try:
                 with transaction(self._engine) as connection:
                     leases.release(connection, self._schema, lease)
+                    leases.leave(connection, self._schema, lease.owner)
             except ServiceError as error:
                 log.warning("relay: leases are left to expire: %s", error)
 
+    def _turn(self) -> bool:
+        """Do what can be done without waiting; return whether that was anything."""
+        self._renew()
+        now = monotonic()
+        if self._wake.wait(0.0) or now >= self._poll_at:
+            self._shards.expect()
+        read = self._read()
+        if read:
+            self._poll_after = POLL_FIRST
+        if read or now >= self._poll_at:
+            self._poll_at = now + self._poll_after
+            self._poll_after = min(POLL_MOST, 2 * self._poll_after)
+        return self._carry() or read > 0
+
+    def _carry(self, *, ending: bool = False) -> bool:
+        """Publish, hear what the broker answered, settle; return whether anything went on."""
+        moved = self._exchange()
+        moved += self._settle(at_once=ending and not self._pipeline.flying)
+        self._give_up()
+        return moved > 0
+
+    def _finish(self) -> None:
+        """Wait for the answers to what is under way, and settle it."""
+        self._pipeline.retire(self._lease.shards)
+        deadline = monotonic() + FINISH
+        while not self._pipeline.idle and monotonic() < deadline:
+            try:
+                if not self._carry(ending=True):
+                    self._sleep(SETTLE_AFTER)
+            except ServiceError as error:
+                log.warning("relay: stopped before all was settled: %s", error)
+                return
+
+    def _sleep(self, seconds: float) -> None:
+        """Wait for news, for answers, or until something is due, for `seconds` at most."""
+        number = self._publisher.fileno() if self._publisher else None
+        others = [] if number is None else [number]
+        if self._pipeline.confirmed:
+            seconds = min(seconds, SETTLE_AFTER)
+        due = min(self._poll_at, self._renew_at) - monotonic()
+        if self._wake.wait(max(0.0, min(seconds, due)), others):
+            self._shards.expect()
+
     def _renew(self) -> None:
-        if monotonic() < self._renew_at:
+        now = monotonic()
+        if now < self._renew_at:
             return
+        # Shorter than promised by the time that passes until another relay looks.
+        seconds = LEASE_USED * self._lease_seconds
+        self._known = True
         with transaction(self._engine) as connection:
-            self._lease = leases.acquire(
-                connection, self._schema, self._lease, seconds=self._lease_seconds
+            lease, share = leases.acquire(connection, self._schema, self._lease, seconds=seconds)
+        # The database's lease began after `now`.
+        self._valid_until = now + LEASE_USED * seconds
+        self._renew_at = now + min(RENEW, (1 - LEASE_USED) * self._lease_seconds)
+        changed = {
+            shard
+            for shard, epoch in (*self._lease.epochs.items(), *lease.epochs.items())
+            if self._lease.epochs.get(shard) != lease.epochs.get(shard)
+        }
+        self._lease = lease
+        if changed:
+            self._pipeline.forget(changed)
+        self._shards.end(changed)
+        self._shards.begin(changed & lease.epochs.keys())
+        leaving = frozenset(lease.shards[share:])
+        if leaving != self._leaving:
+            self._leaving = leaving
+            self._pipeline.retire(leaving)
+            self._shards.lower(self._pipeline.dropped())
+            self._shards.expect()
+
+    def _give_up(self) -> None:
+        """Give back shards that are above the fair share, once nothing of theirs is under way."""
+        done = [shard for shard in self._leaving if not self._pipeline.open_in(shard)]
+        if not done:
+            return
+        lease = self._lease
+        with transaction(self._engine) as connection:
+            given = leases.Lease(lease.owner, {shard: lease.epochs[shard] for shard in done})
+            leases.release(connection, self._schema, given)
+        self._leaving -= given.epochs.keys()
+        self._pipeline.retire(self._leaving)
+        kept = {shard: epoch for shard, epoch in lease.epochs.items() if shard not in given.epochs}
+        self._lease = leases.Lease(lease.owner, kept)
+        self._shards.end(done)
+
+    def _read(self) -> int:
+        """Fill up what is held ahead; return how many events that brought."""
+        if not self._lease.epochs:
+            return 0
+        full = monotonic() >= self._full_look_at
+        if full:
+            self._shards.expect()
+        held = -(-self._batch // len(self._lease.epochs))
+        asks = self._shards.asks(held, self._pipeline.waiting_in, self._leaving, full=full)
+        if not asks:
+            return 0
+        with transaction(self._engine) as connection:
+            found = claims.pending(connection, self._schema, asks, known=self._pipeline.known())
+        if full:
+            self._full_look_at = monotonic() + FULL_LOOK
+        self._shards.looked(asks, found)
+        if found.rows:
+            self._forget_cached(found.rows)
+            self._pipeline.offer(found.rows)
+        self._shards.lower(self._pipeline.dropped())
+        return len(found.rows)
+
+    def _exchange(self) -> int:
+        """Publish while the window and the lease last; return how many events and answers."""
+        sent = answered = 0
+        try:
+            while True:
+                if self._publisher is not None:
+                    receipts = self._publisher.receipts()
+                    self._pipeline.answered(receipts)
+                    self._recent.confirmed(receipt.seconds for receipt in receipts)
+                    answered += len(receipts)
+                held_back = self._publisher is not None and self._publisher.blocked
+                if held_back or answered >= SETTLE or monotonic() >= self._valid_until:
+                    break
+                if not (rows := self._pipeline.take(BURST)):
+                    break
+                self._connected().send([seal_row(row) for row in rows], until=self._valid_until)
+                sent += len(rows)
+        except BrokerError:
+            self._drop_publisher()
+            raise
+        return sent + answered
+
+    def _connected(self) -> Publisher:
+        if self._publisher is None:
+            self._publisher = open_publisher(
+                self._broker(), self._topology, confirm_timeout=self._confirm_timeout
             )
-        self._renew_at = monotonic() + self._lease_seconds / 3
+        return self._publisher
+
+    def _settle(self, *, at_once: bool) -> int:
+        """Delete what is confirmed and decide on what is refused; return how many rows."""
+        pipeline = self._pipeline
+        if not (pipeline.confirmed or pipeline.refused):
+            self._settle_at = 0.0
+            return 0
+        now = monotonic()
+        self._settle_at = self._settle_at or now + SETTLE_AFTER
+        due = at_once or pipeline.refused or not pipeline.flying or now >= self._settle_at
+        if not due and pipeline.confirmed < SETTLE:
+            return 0
+        self._settle_at = 0.0
+        done = pipeline.unsettled()
+        decisions = [
+            decide(
+                row,
+                receipt,
+                max_attempts=self._max_attempts,
+                on_dead=self._on_dead,
+                chance=random.random(),  # noqa: S311
+            )
+            for row, receipt in done.refused.values()
+        ]
+        lease, schema = self._lease, self._schema
+        with transaction(self._engine) as connection:
+            published, number = claims.delete(connection, schema, lease, list(done.confirmed))
+        if number:
+            self._shards.deleted(number)
+        postponed = dead = 0
+        if decisions:
+            late = [each for each in decisions if isinstance(each, Postponement)]
+            with transaction(self._engine) as connection:
+                postponed = claims.postpone(connection, schema, lease, late)
+                dead = claims.bury(
+                    connection, schema, lease, [e for e in decisions if isinstance(e, Burial)]
+                )
+            self._shards.expect()
+            tell(late)
+        self._recent.published(published, now)
+        pipeline.settled(done)
+        self._count(published=published, postponed=postponed, dead=dead)
+        self._shards.lower(self._pipeline.dropped())
+        return len(done.confirmed) + len(done.refused)
 
     def _forget_cached(self, rows: Sequence[OutboxRow]) -> None:
         if self._invalidate is None:
             return
         try:
-            self._invalidate([_change(row) for row in rows])
+            self._invalidate([change_of(row) for row in rows])
         except HybridError as error:
             log.warning("relay: publishing without invalidating: %s", error)
-
-    def _apply(self, settlement: Settlement) -> None:
-        with transaction(self._engine) as connection:
-            lease, schema = self._lease, self._schema
-            published = claims.delete(connection, schema, lease, settlement.delete)
-            postponed = claims.postpone(connection, schema, lease, settlement.postpone)
-            dead = claims.bury(connection, schema, lease, settlement.bury)
-        self._count(published=published, postponed=postponed, dead=dead)
-        for postponement in settlement.postpone:
-            row = postponement.row
-            log.warning(
-                "relay: event %s of channel %s, attempt %s: %s; the channel waits %.1f s",
-                row.id,
-                row.channel_id,
-                row.attempts + 1,
-                postponement.error,
-                postponement.delay,
-            )
 
     def _count(self, **more: int) -> None:
         now = self.counters
@@ -201,33 +392,9 @@ class Relay(Worker):
 
     def _drop_publisher(self) -> None:
         publisher, self._publisher = self._publisher, None
+        self._pipeline.lost()
         if publisher is not None:
             publisher.close()
 
     def _interrupt(self) -> None:
         self._wake.notify()
-
-
-class _Version(msgspec.Struct):
-    version: int = 0
-
-
-_VERSION = msgspec.json.Decoder(_Version)
-
-
-def _change(row: OutboxRow) -> Change:
-    key = MessageKey(row.channel_id, row.message_id)
-    return Change(key, _VERSION.decode(row.payload).version, row.type)
-
-
-def _seal(row: OutboxRow) -> Envelope:
-    return seal(
-        event_id=row.event_id,
-        type=row.type.value,
-        sequence=row.id,
-        occurred_at=row.occurred_at,
-        channel_id=row.channel_id,
-        message_id=row.message_id,
-        payload=row.payload,
-        traceparent=row.traceparent,
-    )

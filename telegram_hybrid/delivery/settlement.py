@@ -1,61 +1,39 @@
-"""Settlement: what to do with each row, given what became of its event; pure."""
+"""Settlement: what to do with a row whose event was refused; pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
-import attrs
+import math
+from typing import Literal
 
 from telegram_hybrid.delivery.backoff import REPUBLISH, Backoff
-from telegram_hybrid.delivery.confirms import Receipt, Verdict
+from telegram_hybrid.delivery.confirms import Receipt
 from telegram_hybrid.outbox.claims import Burial, Postponement
 from telegram_hybrid.outbox.rows import OutboxRow
 
-#: After so many refusals, about half an hour, an event becomes a dead letter.
+#: After so many refusals, about half an hour, an event is given up.
 MAX_ATTEMPTS = 40
+#: What a channel does when one of its events is given up.
+OnDead = Literal["continue", "freeze"]
 
 
-@attrs.frozen(slots=True)
-class Settlement:
-    """What one batch comes to; rows in none of the lists stay as they are.
-
-    `doubt` is the reason why some event's fate is unknown: the connection must be given up.
-    """
-
-    delete: list[int]
-    postpone: list[Postponement]
-    bury: list[Burial]
-    doubt: str | None
-
-
-def settle(
-    rows: Sequence[OutboxRow],
-    receipts: Sequence[Receipt],
+def decide(
+    row: OutboxRow,
+    receipt: Receipt,
     *,
     max_attempts: int = MAX_ATTEMPTS,
+    on_dead: OnDead = "continue",
     backoff: Backoff = REPUBLISH,
-    chance: Callable[[], float],
-) -> Settlement:
-    """Decide on every row, in order.
+    chance: float,
+) -> Postponement | Burial:
+    """Try a refused event again later, which freezes its channel, or give it up.
 
-    Confirmed rows go. The first refused row of a channel (returned, nacked) is postponed, which
-    freezes its channel, or given up after `max_attempts`. What is unknown or was held back says
-    nothing about the event: it is simply published again.
+    Given up, it becomes a dead letter and its channel goes on, or ("freeze") it stays where it
+    is, and nothing of its channel is published until somebody decides. `chance` is a random
+    number from 0 to 1.
     """
-    result = Settlement([], [], [], None)
-    stopped: set[int] = set()
-    for row, receipt in zip(rows, receipts, strict=True):
-        if receipt.verdict is Verdict.CONFIRMED:
-            result.delete.append(row.id)
-            continue
-        if receipt.verdict is Verdict.UNKNOWN:
-            result = attrs.evolve(result, doubt=receipt.reason)
-        elif receipt.verdict is not Verdict.HELD and row.channel_id not in stopped:
-            attempts = row.attempts + 1
-            if attempts >= max_attempts:
-                result.bury.append(Burial(row, receipt.reason))
-            else:
-                delay = backoff.delay(attempts, chance())
-                result.postpone.append(Postponement(row, receipt.reason, delay))
-        stopped.add(row.channel_id)
-    return result
+    attempts = row.attempts + 1
+    if attempts < max_attempts:
+        return Postponement(row, receipt.reason, backoff.delay(attempts, chance))
+    if on_dead == "freeze":
+        return Postponement(row, receipt.reason, math.inf)
+    return Burial(row, receipt.reason)

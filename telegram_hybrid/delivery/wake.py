@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import select
+import socket
+from collections.abc import Sequence
 from contextlib import suppress
-from threading import Event
 from time import monotonic
 from typing import Any, Protocol
 
@@ -13,34 +15,54 @@ from redis.exceptions import RedisError
 class Wake(Protocol):
     """A source of wake-ups. Losing one costs a poll interval, never an event."""
 
-    def wait(self, timeout: float) -> bool:
-        """Sleep for up to `timeout` seconds; True if woken."""
+    def wait(self, timeout: float, others: Sequence[int] = ()) -> bool:
+        """Sleep for up to `timeout` seconds; True if woken.
+
+        It returns early, too, when one of `others`, files by their numbers, can be read.
+        """
 
     def notify(self) -> None:
         """Wake the waiting thread of this process."""
 
     def close(self) -> None:
-        """Give up connections."""
+        """Give up connections; waiting again is legal."""
 
 
 class LocalWake:
     """Wake-ups within this process; without anyone who notifies, plain polling."""
 
     def __init__(self) -> None:
-        self._event = Event()
+        self._here, self._there = socket.socketpair()
+        self._here.setblocking(False)
+        self._there.setblocking(False)
 
-    def wait(self, timeout: float) -> bool:
+    def wait(self, timeout: float, others: Sequence[int] = ()) -> bool:
         """Sleep for up to `timeout` seconds; True if woken."""
-        woken = self._event.wait(timeout)
-        self._event.clear()
-        return woken
+        readable(timeout, (self._here.fileno(), *others))
+        return self.woken()
+
+    def fileno(self) -> int:
+        """What can be read once it was notified."""
+        return self._here.fileno()
+
+    def woken(self) -> bool:
+        """Whether it was notified since this was last asked."""
+        with suppress(BlockingIOError):
+            return bool(self._here.recv(4096))
+        return False
 
     def notify(self) -> None:
         """Wake the waiting thread."""
-        self._event.set()
+        # A full buffer wakes as well.
+        with suppress(BlockingIOError):
+            self._there.send(b"!")
 
     def close(self) -> None:
         """Nothing to give up."""
+
+    def __del__(self) -> None:
+        self._here.close()
+        self._there.close()
 
 
 class RedisWake:
@@ -50,7 +72,6 @@ class RedisWake:
     Redis is away this is plain polling, and it subscribes again at most once a second.
     """
 
-    _SLICE = 0.2  # Seconds: how soon `notify` is noticed.
     _AGAIN = 1.0  # Seconds between two tries to subscribe.
 
     def __init__(self, client: Any, topic: str) -> None:
@@ -60,15 +81,25 @@ class RedisWake:
         self._subscribe_at = 0.0
         self._local = LocalWake()
 
-    def wait(self, timeout: float) -> bool:
+    def wait(self, timeout: float, others: Sequence[int] = ()) -> bool:
         """Sleep for up to `timeout` seconds; True if woken."""
-        left = timeout
-        while left > 0:
-            piece = min(left, self._SLICE)
-            left -= piece
-            if self._listen(piece) or self._local.wait(0):
-                return True
-        return False
+        try:
+            if self._pubsub is None and monotonic() >= self._subscribe_at:
+                self._subscribe_at = monotonic() + self._AGAIN
+                self._pubsub = self._client.pubsub()
+                self._pubsub.subscribe(self._topic)
+            if self._pubsub is None:
+                return self._local.wait(timeout, others)
+            if not self._heard():  # what was read already does not show at the socket
+                heard = self._pubsub.connection._sock.fileno()
+                readable(timeout, (heard, self._local.fileno(), *others))
+                if not self._heard():
+                    return self._local.woken()
+        except (RedisError, OSError, AttributeError):
+            # AttributeError: a connection that was closed has no socket.
+            self.close()
+            return self._local.wait(timeout, others)
+        return True
 
     def notify(self) -> None:
         """Wake the waiting thread of this process."""
@@ -81,20 +112,18 @@ class RedisWake:
                 self._pubsub.close()
             self._pubsub = None
 
-    def _listen(self, seconds: float) -> bool:
-        try:
-            if self._pubsub is None:
-                if monotonic() < self._subscribe_at:
-                    return self._local.wait(seconds)
-                self._subscribe_at = monotonic() + self._AGAIN
-                self._pubsub = self._client.pubsub(ignore_subscribe_messages=True)
-                self._pubsub.subscribe(self._topic)
-            if self._pubsub.get_message(timeout=seconds) is None:
-                return False
-            # One round serves them all.
-            while self._pubsub.get_message(timeout=0) is not None:
-                continue
-        except (RedisError, OSError):
-            self.close()
-            return self._local.wait(seconds)
-        return True
+    def _heard(self) -> bool:
+        heard = False
+        # One look serves them all. The answer to the subscription is news as well: what was
+        # published before it was not heard.
+        while self._pubsub.get_message(timeout=0) is not None:
+            heard = True
+        return heard
+
+
+def readable(timeout: float, files: Sequence[int]) -> None:
+    """Wait until one of these can be read; returns at once for one that is closed."""
+    poll = select.poll()
+    for file in files:
+        poll.register(file, select.POLLIN)
+    poll.poll(max(0, round(timeout * 1000)))

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 import attrs
 from sqlalchemy import Connection
 
-from telegram_hybrid.model import EventType
 from telegram_hybrid.outbox.leases import Lease
 from telegram_hybrid.outbox.rows import OutboxRow
 from telegram_hybrid.schema.postgres.sql import sql
@@ -22,15 +22,22 @@ from telegram_hybrid.schema.postgres.sql import sql
 
 @attrs.frozen(slots=True)
 class Backlog:
-    """How many events wait to be published, and since when the oldest does (UTC, None: none)."""
+    """How many events wait to be published, and since when the oldest does (UTC, None: none).
+
+    `age` says the latter in seconds, by the database's clock.
+    """
 
     events: int
     oldest: datetime | None
+    age: float | None = None
 
 
 @attrs.frozen(slots=True)
 class Postponement:
-    """Try `row` again in `delay` seconds, and nothing else of its channel before that."""
+    """Try `row` again in `delay` seconds, and nothing else of its channel before that.
+
+    Infinite: never, until somebody decides what is to become of it.
+    """
 
     row: OutboxRow
     error: str
@@ -45,25 +52,72 @@ class Burial:
     reason: str
 
 
+@attrs.frozen(slots=True)
+class Ask:
+    """Read of `shard` up to `room` rows behind the id `floor`."""
+
+    shard: int
+    floor: int
+    room: int
+
+
+@attrs.frozen(slots=True)
+class Found:
+    """What a look found: `rows` by id, without those of frozen channels.
+
+    `frozen` is {shard: the lowest id of a row that waits for its next attempt}. Every transaction
+    with an id below `ended` had ended before the look.
+    """
+
+    rows: list[OutboxRow]
+    frozen: dict[int, int]
+    ended: int
+
+
 def pending(
-    connection: Connection, schema: str, shards: Sequence[int], *, limit: int
-) -> list[OutboxRow]:
-    """Return up to `limit` rows of these shards by id, without those of frozen channels.
+    connection: Connection, schema: str, asks: Sequence[Ask], *, known: Sequence[int] = ()
+) -> Found:
+    """Read what is asked for, without rows that are `known`.
 
     A channel with a postponed row is frozen whole, until that row's time has come: its later
     events must not overtake.
     """
-    if not shards:
-        return []
-    rows = connection.execute(sql(_PENDING, schema), {"shards": list(shards), "limit": limit})
-    return [OutboxRow(**{**row._mapping, "type": EventType(row.type)}) for row in rows]
+    if not asks:
+        return Found([], {}, 0)
+    shards = [ask.shard for ask in asks]
+    waiting = connection.execute(sql(_FROZEN, schema), {"shards": shards}).all()
+    rows = connection.execute(
+        sql(_PENDING, schema),
+        {
+            "shards": shards,
+            "floors": [ask.floor for ask in asks],
+            "rooms": [ask.room for ask in asks],
+            "known": list(known),
+            "frozen": [row.channel_id for row in waiting if row.channel_id is not None],
+        },
+    )
+    lowest: dict[int, int] = {}
+    for row in waiting:
+        if row.id is not None:
+            lowest[row.shard] = min(row.id, lowest.get(row.shard, row.id))
+    found = sorted(map(OutboxRow.from_tuple, rows.all()), key=attrgetter("id"))
+    return Found(found, lowest, int(waiting[0].ended))
 
 
-def delete(connection: Connection, schema: str, lease: Lease, ids: Sequence[int]) -> int:
-    """Delete published rows of shards that `lease` still holds; return how many those were."""
+def delete(
+    connection: Connection, schema: str, lease: Lease, ids: Sequence[int]
+) -> tuple[int, int]:
+    """Delete published rows of shards that `lease` still holds.
+
+    Returns how many those were, and the number of this transaction. A crash of the database may
+    bring them back, which repeats their events: their loss is not worth a wait for the disk.
+    """
     if not ids:
-        return 0
-    return _changed(connection, schema, _DELETE, lease, {"ids": list(ids)})
+        return 0, 0
+    connection.execute(sql(_LAZY, schema))
+    values = _fence(lease) | {"ids": list(ids)}
+    count, number = connection.execute(sql(_FENCE + _DELETE, schema), values).one()
+    return count, int(number)
 
 
 def postpone(
@@ -93,33 +147,53 @@ def bury(connection: Connection, schema: str, lease: Lease, burials: Sequence[Bu
 
 def backlog(connection: Connection, schema: str) -> Backlog:
     """Count what waits; reads the whole outbox, so ask every few seconds at most."""
-    count, oldest = connection.execute(sql(_BACKLOG, schema)).one()
-    return Backlog(count, oldest)
+    return Backlog(*connection.execute(sql(_BACKLOG, schema)).one())
 
 
 def _changed(
     connection: Connection, schema: str, statement: str, lease: Lease, values: dict[str, Any]
 ) -> int:
-    fence = {
+    return connection.execute(sql(_FENCE + statement, schema), _fence(lease) | values).rowcount
+
+
+def _fence(lease: Lease) -> dict[str, Any]:
+    return {
         "owner": lease.owner,
         "shards": list(lease.epochs.keys()),
         "epochs": list(lease.epochs.values()),
     }
-    return connection.execute(sql(_FENCE + statement, schema), fence | values).rowcount
 
 
-# payload::text: the driver would parse the JSON only for us to write it again.
-_PENDING = """
-SELECT id, event_id, type, channel_id, message_id, payload::text AS payload, traceparent,
-       occurred_at, attempts
-FROM "{schema}".outbox
-WHERE shard = ANY(CAST(:shards AS smallint[]))
-  AND channel_id NOT IN (
-      SELECT channel_id FROM "{schema}".outbox WHERE not_before > clock_timestamp()
-  )
-ORDER BY id
-LIMIT :limit
+# At least one row, for the snapshot's sake. A text, because xid8 is no type of every driver.
+_FROZEN = """
+SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS ended, event.id, event.shard,
+       event.channel_id
+FROM (SELECT) AS one
+LEFT JOIN "{schema}".outbox AS event
+    ON event.not_before > clock_timestamp()
+    AND event.shard = ANY(CAST(:shards AS smallint[]))
 """
+
+# payload::text: the driver would parse the JSON only for us to write it again. A walk along the
+# index for each shard, from its floor: neither the backlog's size nor what is deleted and not yet
+# vacuumed costs anything.
+_PENDING = """
+SELECT event.*
+FROM unnest(CAST(:shards AS smallint[]), CAST(:floors AS bigint[]), CAST(:rooms AS integer[]))
+    AS ask (shard, floor, room)
+CROSS JOIN LATERAL (
+    SELECT id, event_id, type, channel_id, message_id, payload::text AS payload, traceparent,
+           occurred_at, attempts
+    FROM "{schema}".outbox AS event
+    WHERE event.shard = ask.shard AND event.id > ask.floor
+      AND event.id <> ALL(CAST(:known AS bigint[]))
+      AND event.channel_id <> ALL(CAST(:frozen AS bigint[]))
+    ORDER BY event.shard, event.id
+    LIMIT ask.room
+) AS event
+"""
+
+_LAZY = "SET LOCAL synchronous_commit TO off"
 
 # FOR SHARE: a relay that takes the shard over waits for this transaction, and one that has taken
 # it over already is seen here.
@@ -135,15 +209,20 @@ WITH ours AS MATERIALIZED (
 """
 
 _DELETE = """
-DELETE FROM "{schema}".outbox
-WHERE id = ANY(CAST(:ids AS bigint[])) AND shard IN (SELECT shard FROM ours)
+, gone AS (
+    DELETE FROM "{schema}".outbox
+    WHERE id = ANY(CAST(:ids AS bigint[])) AND shard IN (SELECT shard FROM ours)
+    RETURNING id
+)
+SELECT count(*), pg_current_xact_id()::text FROM gone
 """
 
 _POSTPONE = """
 UPDATE "{schema}".outbox AS event
 SET attempts = event.attempts + 1,
     last_error = later.error,
-    not_before = clock_timestamp() + make_interval(secs => later.delay)
+    not_before = CASE WHEN later.delay = 'Infinity' THEN 'infinity'
+                      ELSE clock_timestamp() + make_interval(secs => later.delay) END
 FROM unnest(CAST(:ids AS bigint[]), CAST(:errors AS text[]), CAST(:delays AS double precision[]))
     AS later (id, error, delay)
 WHERE event.id = later.id AND event.shard IN (SELECT shard FROM ours)
@@ -165,5 +244,7 @@ FROM given_up
 """
 
 _BACKLOG = """
-SELECT count(*), min(occurred_at) FROM "{schema}".outbox
+SELECT count(*), min(occurred_at),
+       CAST(extract(epoch FROM clock_timestamp() - min(occurred_at)) AS double precision)
+FROM "{schema}".outbox
 """

@@ -13,6 +13,7 @@ import attrs
 from sqlalchemy import Connection
 
 from telegram_hybrid.schema.postgres.sql import sql
+from telegram_hybrid.schema.postgres.tables import SHARDS
 
 
 @attrs.frozen(slots=True)
@@ -28,23 +29,33 @@ class Lease:
         return sorted(self.epochs)
 
 
-def acquire(connection: Connection, schema: str, held: Lease, *, seconds: float) -> Lease:
-    """Renew what `held.owner` has, take what is free or expired, and return the lease for it all.
+def acquire(
+    connection: Connection, schema: str, held: Lease, *, seconds: float
+) -> tuple[Lease, int]:
+    """Renew what `held.owner` has, and take what is free or expired, up to its fair share.
+
+    Returns the lease for it all, and that share: the shards divided by the relays that said within
+    the last `seconds` that they live. Who holds more, because another relay came, gives the rest
+    back with `release` once it has settled what is under way.
 
     A shard keeps its epoch only if `held` names that epoch. So a relay that was restarted under
     its old name begins with `Lease(name)`, gets its shards back at once, and fences off whatever
     its predecessor might still have under way.
     """
+    values = {"owner": held.owner, "seconds": seconds}
+    connection.execute(sql(_REGISTER, schema), values)
+    living: int = connection.execute(sql(_LIVING, schema)).scalar_one()
+    share = -(-SHARDS // max(1, living))
     rows = connection.execute(
         sql(_ACQUIRE, schema),
         {
-            "owner": held.owner,
-            "seconds": seconds,
+            **values,
+            "share": share,
             "shards": list(held.epochs.keys()),
             "epochs": list(held.epochs.values()),
         },
     )
-    return Lease(held.owner, {shard: epoch for shard, epoch in rows})  # noqa: C416
+    return Lease(held.owner, {shard: epoch for shard, epoch in rows}), share  # noqa: C416
 
 
 def release(connection: Connection, schema: str, lease: Lease) -> None:
@@ -59,17 +70,50 @@ def release(connection: Connection, schema: str, lease: Lease) -> None:
     )
 
 
+def leave(connection: Connection, schema: str, owner: str) -> None:
+    """Count no more among the living, so that the others take all."""
+    connection.execute(sql(_LEAVE, schema), {"owner": owner})
+
+
+_REGISTER = """
+INSERT INTO "{schema}".relays (owner, expires_at)
+VALUES (:owner, clock_timestamp() + make_interval(secs => :seconds))
+ON CONFLICT (owner) DO UPDATE SET expires_at = EXCLUDED.expires_at
+"""
+
+# With the others that are long gone.
+_LEAVE = """
+DELETE FROM "{schema}".relays
+WHERE owner IN (
+    SELECT owner FROM "{schema}".relays
+    WHERE owner = :owner OR expires_at < clock_timestamp() - interval '1 hour'
+    FOR UPDATE SKIP LOCKED
+)
+"""
+
+_LIVING = """
+SELECT count(*) FROM "{schema}".relays WHERE expires_at > clock_timestamp()
+"""
+
 # SKIP LOCKED: a shard that another relay is taking at this moment is not worth waiting for.
 _ACQUIRE = """
-WITH mine AS (
+WITH kept AS (
     SELECT relay_shards.shard, held.epoch AS held_epoch
     FROM "{schema}".relay_shards
     LEFT JOIN unnest(CAST(:shards AS smallint[]), CAST(:epochs AS bigint[]))
         AS held (shard, epoch) ON held.shard = relay_shards.shard
-    WHERE relay_shards.owner IS NULL OR relay_shards.owner = :owner
-       OR relay_shards.expires_at <= clock_timestamp()
+    WHERE relay_shards.owner = :owner
     ORDER BY relay_shards.shard
     FOR UPDATE OF relay_shards SKIP LOCKED
+), free AS (
+    SELECT shard, NULL::bigint AS held_epoch
+    FROM "{schema}".relay_shards
+    WHERE owner IS NULL OR (owner <> :owner AND expires_at <= clock_timestamp())
+    ORDER BY shard
+    LIMIT greatest(0, :share - (SELECT count(*) FROM kept))
+    FOR UPDATE SKIP LOCKED
+), mine AS (
+    SELECT * FROM kept UNION ALL SELECT * FROM free
 )
 UPDATE "{schema}".relay_shards AS lease
 SET epoch = CASE WHEN lease.owner = :owner AND lease.epoch = mine.held_epoch THEN lease.epoch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any, Self
 from uuid import UUID
 
 import attrs
@@ -27,6 +28,28 @@ class OutboxRow:
     traceparent: str | None
     occurred_at: datetime
     attempts: int = 0
+
+    @property
+    def shard(self) -> int:
+        """The shard of its channel."""
+        return shard_of(self.channel_id)
+
+    @classmethod
+    def from_tuple(cls, values: Sequence[Any]) -> Self:
+        """Build it from its columns in the order of the fields, the type as text."""
+        number, event_id, kind, *rest, attempts = values
+        channel_id, message_id, payload, traceparent, occurred_at = rest
+        return cls(
+            id=number,
+            event_id=event_id,
+            type=EventType(kind),
+            channel_id=channel_id,
+            message_id=message_id,
+            payload=payload,
+            traceparent=traceparent,
+            occurred_at=occurred_at,
+            attempts=attempts,
+        )
 
     def event(self) -> Event:
         """The event that this row announces."""

@@ -216,6 +216,14 @@ def _outbox(tables: MetaData) -> None:
         PrimaryKeyConstraint("shard", name="relay_shards_pkey"),
         CheckConstraint("(owner IS NULL) = (expires_at IS NULL)", name="relay_shards_lease_whole"),
     )
+    # The relays that live, also those without a shard: what a fair share is depends on them.
+    Table(
+        "relays",
+        tables,
+        Column("owner", Text),
+        Column("expires_at", _TIME, nullable=False),
+        PrimaryKeyConstraint("owner", name="relays_pkey"),
+    )
     Table(
         "inbox",
         tables,

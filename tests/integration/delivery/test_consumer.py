@@ -14,6 +14,7 @@ from stand import ALL, Handler, Stand, publish, until
 from telegram_hybrid.connect import postgres
 from telegram_hybrid.connect.broker import close_quietly
 from telegram_hybrid.delivery.backoff import Backoff
+from telegram_hybrid.delivery.confirms import Receipt
 from telegram_hybrid.delivery.consumer import PlainTransaction
 from telegram_hybrid.delivery.publisher import open_publisher
 from telegram_hybrid.delivery.topology import declare_exchanges, declare_queue
@@ -63,8 +64,10 @@ def test_an_event_that_comes_twice_takes_effect_once(at: Stand, batch: int):
         for event in repeated
     ]
     publisher = open_publisher(at.broker(), at.topology)
-    publisher.publish(envelopes)
-    publisher.publish(envelopes)
+    publisher.send(envelopes)
+    publisher.send(envelopes)
+    confirmed: list[Receipt] = []
+    until(lambda: confirmed.extend(publisher.receipts()) or len(confirmed) == 10)
     publisher.close()
     consumer = at.consumer(handler, batch=batch)
     consumer.start()

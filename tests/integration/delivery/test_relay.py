@@ -11,12 +11,14 @@ from stand import ALL, Stand, until
 
 from telegram_hybrid.delivery import publisher as publishing
 from telegram_hybrid.delivery import relay as relay_module
-from telegram_hybrid.delivery.confirms import Receipt, Verdict
 from telegram_hybrid.delivery.relay import Relay
 from telegram_hybrid.delivery.wake import LocalWake, RedisWake
-from telegram_hybrid.errors import BrokerUnavailable, HybridError, PublishRefused
+from telegram_hybrid.errors import BrokerError, BrokerUnavailable, HybridError
 from telegram_hybrid.model import Change, EventType
-from telegram_hybrid.outbox import leases
+from telegram_hybrid.outbox import claims, leases, rows
+from telegram_hybrid.outbox.locks import lock_channels
+from telegram_hybrid.schema.broker import Envelope
+from telegram_hybrid.schema.postgres.tables import SHARDS
 from telegram_hybrid.testing import make_message
 
 pytestmark = pytest.mark.integration
@@ -186,16 +188,18 @@ def test_a_crash_between_publishing_and_deleting_repeats_events_and_loses_none(
     at.feed(5)
     relay = at.relay(owner="one")
 
-    def crash(settlement: object) -> None:
+    def crash(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(relay, "_apply", crash)
+    monkeypatch.setattr(claims, "delete", crash)
     with pytest.raises(KeyboardInterrupt):
         relay.step()
     assert len(at.outbox()) == 5
+    monkeypatch.undo()
     drained(at.relay(owner="one"))
     numbers = [event.sequence for event in at.taken()]
-    assert len(numbers) == 10
+    assert 5 < len(numbers) <= 10
+    assert len(set(numbers)) == 5
     assert list(dict.fromkeys(numbers)) == sorted(set(numbers))
 
 
@@ -207,15 +211,64 @@ def test_an_event_of_unknown_fate_is_published_again_on_another_connection(
     relay = at.relay()
     relay.step()
     at.feed(3)
-    lost = [Receipt(Verdict.UNKNOWN, "the line went dead")] * 3
-    monkeypatch.setattr(relay._publisher, "publish", lambda envelopes: lost)
-    with pytest.raises(PublishRefused, match="line went dead"):
+    send = relay._publisher.send
+
+    def cut(envelopes: list[Envelope], **_: object) -> None:
+        send(envelopes)
+        raise BrokerError("the line went dead")
+
+    monkeypatch.setattr(relay._publisher, "send", cut)
+    with pytest.raises(BrokerError, match="line went dead"):
         relay.step()
     assert len(at.outbox()) == 3
-    relay._drop_publisher()
     drained(relay)
     assert at.outbox() == []
-    assert len(at.taken()) == 6
+    numbers = [event.sequence for event in at.taken()]
+    assert len(set(numbers)) == 6
+    assert list(dict.fromkeys(numbers)) == sorted(set(numbers))
+
+
+def test_an_id_that_was_drawn_early_and_commits_late_is_published(at: Stand):
+    """The relay's floor must stay below it, however much was published above meanwhile.
+
+    Broken on purpose: a floor that follows what was read (`Floor.deleted` setting it at once)
+    skipped the late event until the next look at everything.
+    """
+    bound(at)
+    relay = at.relay()
+    shard, other = -1001, -1001 - SHARDS  # two channels of one shard
+    with at.engine.connect() as connection, connection.begin():
+        lock_channels(connection, at.schema, [shard])
+        late = [(EventType.RECEIVED, make_message(channel_id=shard))]
+        rows.append(connection, at.schema, late)
+        for _ in range(4):
+            at.feed(5, [other])
+            drained(relay)
+    at.feed(1, [shard])
+    drained(relay)
+    events = [event for event in at.taken() if event.channel_id == shard]
+    assert len(events) == 2
+    assert events[0].sequence < events[1].sequence
+    assert at.outbox() == []
+    at.feed(2, [other])
+    drained(relay)
+    at.feed(2, [other])
+    drained(relay)
+    assert relay._shards._floors[shard % SHARDS].floor > events[1].sequence
+
+
+def test_gauges_tell_how_it_stands(at: Stand):
+    bound(at)
+    at.feed(3)
+    relay = at.relay()
+    before = relay.gauges()
+    assert (before.backlog, before.shards, before.confirm_p50) == (3, 0, None)
+    drained(relay)
+    after = relay.gauges()
+    assert (after.backlog, after.oldest, after.shards) == (0, None, SHARDS)
+    assert (after.waiting, after.unconfirmed, after.rate) == (0, 0, 0.3)
+    assert after.confirm_p99 is not None
+    assert 0 < after.confirm_p99 < 60
 
 
 def test_two_relays_share_no_shard_and_together_publish_everything_once(at: Stand):
@@ -281,6 +334,7 @@ def test_a_local_wake_up_cuts_the_poll_short(redis_at: Stand, monkeypatch: pytes
 def test_a_wake_up_over_redis_reaches_a_relay_and_its_loss_is_only_polling(redis_at: Stand):
     client = redis.Redis.from_url(redis_at.settings.redis_url or "")
     wake = RedisWake(client, "wake-topic")
+    assert wake.wait(10.0) is True  # subscribed: what was published before was not heard
     assert wake.wait(0.05) is False
     woken = threading.Thread(target=lambda: (time.sleep(0.1), client.publish("wake-topic", "x")))
     woken.start()

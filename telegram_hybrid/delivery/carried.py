@@ -1,0 +1,51 @@
+"""Carried: a row of the outbox as the broker, the cache and the log get it; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from telegram_hybrid.delivery.worker import log
+from telegram_hybrid.model import Change, MessageKey
+from telegram_hybrid.outbox.claims import Postponement
+from telegram_hybrid.outbox.rows import OutboxRow
+from telegram_hybrid.schema.broker import Envelope, seal
+
+
+def tell(late: Sequence[Postponement]) -> None:
+    for each in late:
+        row = each.row
+        log.warning(
+            "relay: event %s of channel %s, attempt %s: %s; the channel waits %.1f s",
+            row.id,
+            row.channel_id,
+            row.attempts + 1,
+            each.error,
+            each.delay,
+        )
+
+
+class _Version(msgspec.Struct):
+    version: int = 0
+
+
+_VERSION = msgspec.json.Decoder(_Version)
+
+
+def change_of(row: OutboxRow) -> Change:
+    key = MessageKey(row.channel_id, row.message_id)
+    return Change(key, _VERSION.decode(row.payload).version, row.type)
+
+
+def seal_row(row: OutboxRow) -> Envelope:
+    return seal(
+        event_id=row.event_id,
+        type=row.type.value,
+        sequence=row.id,
+        occurred_at=row.occurred_at,
+        channel_id=row.channel_id,
+        message_id=row.message_id,
+        payload=row.payload,
+        traceparent=row.traceparent,
+    )

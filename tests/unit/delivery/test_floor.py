@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from telegram_hybrid.delivery.floor import Floor
 
@@ -12,6 +12,7 @@ CHANNELS = (1, 2)
 
 
 def test_a_floor_rises_when_all_that_could_still_turn_up_below_it_has_ended():
+    # Broken on purpose: `ended` taken for one more, and for one less, than it is.
     floor = Floor()
     floor.looked(7, full=False, frozen=None, ended=100)
     floor.deleted(103)
@@ -42,7 +43,7 @@ class Writers(RuleBasedStateMachine):
     """A shard, its writers, and a relay that looks and deletes, as PostgreSQL orders them.
 
     Broken on purpose, each found here: rising to what was seen without waiting for what `ended`;
-    a mark without the look at `full` or at `frozen`; `ended` compared with <= instead of <.
+    a mark without the look at `full` or at `frozen`.
     """
 
     def __init__(self) -> None:
@@ -58,21 +59,25 @@ class Writers(RuleBasedStateMachine):
         self.frozen: dict[int, int] = {}  # {channel: the id that waits}
         self.committed: set[int] = set()
 
-    @rule(channel=st.sampled_from(CHANNELS))
-    def begin(self, channel: int) -> None:
+    @precondition(lambda self: len(self.open) < len(CHANNELS))
+    @rule(channel=st.sampled_from(CHANNELS), count=st.integers(1, 3))
+    def begin(self, channel: int, count: int) -> None:
         if channel not in self.open:
             self.open[channel] = self.next_number
             self.running.add(self.next_number)
             self.drawn[self.next_number] = []
             self.next_number += 1
-            self.draw(channel)
+            for _ in range(count):
+                self.draw(channel)
 
+    @precondition(lambda self: self.open)
     @rule(channel=st.sampled_from(CHANNELS))
     def draw(self, channel: int) -> None:
         if channel in self.open:
             self.drawn[self.open[channel]].append(self.next_id)
             self.next_id += 1
 
+    @precondition(lambda self: self.open)
     @rule(channel=st.sampled_from(CHANNELS), well=st.sampled_from([True, True, False]))
     def end(self, channel: int, well: bool) -> None:
         number = self.open.pop(channel, None)
@@ -109,6 +114,7 @@ class Writers(RuleBasedStateMachine):
         self.next_number += 1
         self.floor.deleted(self.next_number - 1)
 
+    @precondition(lambda self: self.found)
     @rule(channel=st.sampled_from(CHANNELS))
     def refuse(self, channel: int) -> None:
         held = sorted(number for number, each in self.found.items() if each == channel)
@@ -119,6 +125,7 @@ class Writers(RuleBasedStateMachine):
                 self.order[channel].remove(number)
             self.floor.lower(held[0])
 
+    @precondition(lambda self: self.frozen)
     @rule(channel=st.sampled_from(CHANNELS))
     def thaw(self, channel: int) -> None:
         self.frozen.pop(channel, None)

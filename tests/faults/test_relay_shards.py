@@ -107,11 +107,7 @@ def evenly(relays: Relays, *names: str) -> None:
 
 
 def test_two_relays_then_four_then_one_killed_and_one_asleep(at: Stand, tmp_path: Path) -> None:
-    """Broken on purpose: without `until` in `send` and the look at the lease before it, the one
-    that woke up published on; without the epoch in the fence it deleted; without `retire` in
-    `_renew`, four relays never shared evenly; without the registration, the second got nothing.
-    A shard that was given back and taken again, and stayed retired, was found here, too.
-    """
+    """Nobody publishes or deletes what is another's by now, and all channels keep their order."""
     relays = Relays(at, tmp_path)
     fed, stop = [0], Event()
 

@@ -2,6 +2,8 @@
 
 The limit publishes the same bodies, properties and headers with py-amqp alone, from memory, with
 the same window, and deletes nothing. Durable quorum queue, persistent, mandatory, 1 KB bodies.
+
+Not yet a row of the suite: `pytest tests/benchmarks/test_relay_rate.py -m long -s`.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from telegram_hybrid.delivery.pipeline import WINDOW
 from telegram_hybrid.schema.postgres.tables import SHARDS
 from telegram_hybrid.settings import Settings
 
-pytestmark = [pytest.mark.benchmarks, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
 EVENTS = int(os.environ.get("TELEGRAM_HYBRID_BENCHMARK_EVENTS", "20000"))
 ROUNDS = 3

@@ -46,6 +46,13 @@ def at(servers: Servers) -> Iterator[Stand]:
         yield ready
 
 
+def on_rabbitmq(at: Stand, rabbitmq: RabbitMQ) -> Stand:
+    """The same stand on the deployment's RabbitMQ, whose user may make only what is telegram's."""
+    exchange = "telegram.faults.messages"
+    settings = attrs.evolve(at.settings, broker_url=rabbitmq.url, exchange=exchange)
+    return attrs.evolve(at, settings=settings)
+
+
 def prepare(at: Stand) -> None:
     at.execute("CREATE TABLE {s}.effects (n bigserial, sequence bigint, channel_id bigint)")
     at.consumer(lambda event, tx: None).declare()
@@ -126,7 +133,7 @@ def test_killing_the_embedded_broker_and_the_database_loses_nothing(at: Stand, s
 
 
 def test_on_rabbitmq_a_relay_and_a_consumer_that_are_killed_lose_nothing(at: Stand, rabbitmq):
-    at = attrs.evolve(at, settings=attrs.evolve(at.settings, broker_url=rabbitmq.url))
+    at = on_rabbitmq(at, rabbitmq)
     prepare(at)
     at.feed(3000, CHANNELS)
     expected = at.outbox()
@@ -135,10 +142,7 @@ def test_on_rabbitmq_a_relay_and_a_consumer_that_are_killed_lose_nothing(at: Sta
 
 
 def test_killing_rabbitmq_loses_nothing(at: Stand, rabbitmq: RabbitMQ):
-    settings = attrs.evolve(
-        at.settings, broker_url=rabbitmq.url, exchange="telegram.faults.messages"
-    )
-    at = attrs.evolve(at, settings=settings)
+    at = on_rabbitmq(at, rabbitmq)
     prepare(at)
     # A quorum queue that is killed within about 3 s of its declaration comes back empty.
     time.sleep(4.0)

@@ -148,6 +148,7 @@ def test_a_subscription_moves_with_the_master(ha: RedisHA) -> None:
     # Broken on purpose: without hanging up it stays with the stopped master for ever.
     with open_redis(ha.url(), deadline=None) as client, open_redis(ha.url()) as sender:
         wake = RedisWake(client, "topic")
+        wake.wait(2.0)  # the answer to the subscription is news, too
         assert not wake.wait(0.3)
         sender.publish("topic", b"")
         assert wake.wait(2.0)

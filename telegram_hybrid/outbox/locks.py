@@ -21,8 +21,13 @@ def lock_channels(connection: Connection, schema: str, channel_ids: Iterable[int
         return
     connection.execute(
         text(_LOCK),
-        {"prefix": f"telegram_hybrid.channel.{schema}.", "channel_ids": ordered},
+        {"prefix": lock_prefix(schema), "channel_ids": ordered},
     )
+
+
+def lock_prefix(schema: str) -> str:
+    """What a channel's id is appended to before it is hashed into its lock's key."""
+    return f"telegram_hybrid.channel.{schema}."
 
 
 def look(connection: Connection, schema: str, channel_id: int) -> tuple[int, bool]:
@@ -33,7 +38,7 @@ def look(connection: Connection, schema: str, channel_id: int) -> tuple[int, boo
     """
     version, quiet = connection.execute(
         text(_LOOK.format(schema=schema)),
-        {"prefix": f"telegram_hybrid.channel.{schema}.", "channel_id": channel_id},
+        {"prefix": lock_prefix(schema), "channel_id": channel_id},
     ).one()
     return version, quiet
 

@@ -262,9 +262,10 @@ class Messages:
     def _by_ids(self, channel_id: int) -> Callable[[Load], Loaded]:
         def load(request: Load) -> Loaded:
             with self._reading() as connection:
-                guard = self._look(connection, channel_id, request)
+                if request.guarded:
+                    return reading.guarded(connection, self._schema, channel_id, request.ids)
                 found = reading.by_ids(connection, self._schema, channel_id, request.ids)
-            return Loaded(found, *guard)
+            return Loaded(found)
 
         return load
 

@@ -10,9 +10,11 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row
+from sqlalchemy import Connection
 
+from telegram_hybrid.cache import Loaded
 from telegram_hybrid.model import Entity, Media, Message, Revision
+from telegram_hybrid.outbox.locks import lock_prefix
 from telegram_hybrid.schema.postgres.sql import sql
 
 _KEYS_BY_ID = """
@@ -47,6 +49,17 @@ WHERE channel_id = :channel_id AND message_id = ANY(CAST(:message_ids AS bigint[
   AND sent_at = ANY(CAST(:sent_at AS timestamptz[]))
 """
 
+# By key first as well: see the function's migration.
+_READ = """
+SELECT (stored).channel_id, (stored).message_id, (stored).sent_at, (stored).text, (stored).caption,
+       (stored).entities, (stored).edited_at, (stored).message_type, (stored).source,
+       (stored).sender_id, (stored).sender_name, (stored).reply_to_id, (stored).thread_id,
+       (stored).grouped_id, (stored).media, (stored).metadata, (stored).status, (stored).version,
+       (stored).received_at, (stored).deleted_at, (stored).delete_reason, as_of, quiet
+FROM "{schema}".read_messages(
+    CAST(:channel_id AS bigint), CAST(:message_ids AS bigint[]), CAST(:prefix AS text))
+"""
+
 _REVISIONS = """
 SELECT text, caption, edited_at, version, recorded_at FROM "{schema}".message_revisions
 WHERE channel_id = :channel_id AND message_id = :message_id
@@ -59,8 +72,39 @@ Key = tuple[int, datetime]
 def by_ids(
     connection: Connection, schema: str, channel_id: int, message_ids: Sequence[int]
 ) -> dict[int, Message]:
-    """Return the stored ones of `message_ids`, deleted ones included."""
-    return _rows(connection, schema, channel_id, _keys(connection, schema, channel_id, message_ids))
+    """Return the stored ones of `message_ids`, deleted ones included, in one statement."""
+    found: dict[int, Message] = _read(connection, schema, channel_id, message_ids, None).value
+    return found
+
+
+def guarded(
+    connection: Connection, schema: str, channel_id: int, message_ids: Sequence[int]
+) -> Loaded:
+    """Return what `by_ids` does, and what guards it in the cache (see `Loaded`).
+
+    To be asked in a transaction of its own, which ends with this statement.
+    """
+    return _read(connection, schema, channel_id, message_ids, lock_prefix(schema))
+
+
+def _read(
+    connection: Connection,
+    schema: str,
+    channel_id: int,
+    message_ids: Sequence[int],
+    prefix: str | None,
+) -> Loaded:
+    rows = connection.execute(
+        sql(_READ, schema),
+        {"channel_id": channel_id, "message_ids": list(message_ids), "prefix": prefix},
+    ).all()
+    found: dict[int, Message] = {}
+    for row in rows:
+        fields = dict(row._mapping)
+        as_of, quiet = fields.pop("as_of"), fields.pop("quiet")
+        if row.message_id is not None:
+            found[row.message_id] = _message(fields)
+    return Loaded(found, as_of, quiet)
 
 
 def stored_ids(
@@ -186,11 +230,12 @@ def _rows(
             "sent_at": sorted({sent_at for _, sent_at in keys}),
         },
     )
-    return {message.message_id: message for message in map(_message, rows)}
+    return {
+        message.message_id: message for message in (_message(dict(row._mapping)) for row in rows)
+    }
 
 
-def _message(row: Row[Any]) -> Message:
-    fields = dict(row._mapping)
+def _message(fields: dict[str, Any]) -> Message:
     fields["entities"] = tuple(_parts(Entity, fields["entities"]))
     fields["media"] = tuple(_parts(Media, fields["media"]))
     return Message(**fields)

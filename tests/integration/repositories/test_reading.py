@@ -7,9 +7,13 @@ from datetime import timedelta
 
 import attrs
 import pytest
+import redis
+from sqlalchemy import event
 
 from telegram_hybrid import Channel, Hybrid, Settings, Status, connect
+from telegram_hybrid.cache import Loaded
 from telegram_hybrid.errors import NotFound, SchemaMismatch
+from telegram_hybrid.repositories import reading
 from telegram_hybrid.testing import make_message, make_messages
 from telegram_hybrid.testing.factories import CHANNEL_ID
 
@@ -179,3 +183,41 @@ def test_a_store_that_was_not_migrated_says_what_to_run(telegram_settings: Setti
         pytest.raises(SchemaMismatch, match="migrate up"),
     ):
         fresh.messages.get(CHANNEL_ID, 1)
+
+
+def test_a_mixed_batch_is_one_read_of_redis_and_one_statement(hybrid: Hybrid) -> None:
+    # Seen to fail while the look at the channel, the keys and the rows were three statements.
+    hybrid.messages.save_many(make_messages(60))
+    hybrid.messages.get_many(CHANNEL_ID, range(1, 30))
+    statements: list[str] = []
+
+    def note(connection: object, cursor: object, statement: str, *_: object) -> None:
+        statements.append(statement)
+
+    event.listen(hybrid.engine, "before_cursor_execute", note)
+    with redis.Redis.from_url(hybrid.settings.redis_url) as client:
+        client.config_resetstat()
+        found = hybrid.messages.get_many(CHANNEL_ID, [*range(1, 60), 999])
+        hits = hybrid.messages.get_many(CHANNEL_ID, range(1, 60))
+        reads = client.info("commandstats")["cmdstat_mget"]["calls"]
+    assert sorted(found) == sorted(hits) == list(range(1, 60))
+    assert len(statements) == 1
+    assert reads == 2, "one for each call"
+
+
+def test_what_a_writer_holds_is_loaded_but_not_guarded(hybrid: Hybrid) -> None:
+    # Seen to fail with `quiet` always true.
+    hybrid.messages.save(make_message(message_id=1))
+
+    def load() -> Loaded:
+        with hybrid.engine.connect() as opened:
+            connection = opened.execution_options(isolation_level="AUTOCOMMIT")
+            return reading.guarded(connection, hybrid.settings.database_schema, CHANNEL_ID, [1, 2])
+
+    version = hybrid.messages.get(CHANNEL_ID, 1).version
+    assert (sorted(load().value), load().as_of, load().quiet) == ([1], version, True)
+    with hybrid.transaction() as tx:
+        tx.messages.save(make_message(message_id=2))
+        assert (sorted(load().value), load().as_of, load().quiet) == ([1], version, False)
+    assert (sorted(load().value), load().as_of > version, load().quiet) == ([1, 2], True, True)
+    assert load().value[1] == hybrid.messages.get(CHANNEL_ID, 1)

@@ -145,32 +145,33 @@ class Gate:
         if not self.trusted and self._thread is None:
             self._wake = Event()
             self._thread = Thread(
-                target=self._run, args=(self._wake,), name="telegram_hybrid gate", daemon=True
+                target=_mend,
+                args=(weakref.ref(self), self._wake),
+                name="telegram_hybrid gate",
+                daemon=True,
             )
             self._thread.start()
         if was_reachable and not self.reachable:
             self._on_open()
 
-    def _run(self, stopped: Event) -> None:
-        pause = 0.0
-        while not stopped.wait(pause):
-            if self._breaker.state is not BreakerState.CLOSED and not self._try():
-                pause = self._pause(0.0)
-                continue
-            with self._lock:
-                owing = self._ledger.is_owing
-                debt = self._ledger.begin() if owing else Stale()
-            applied = self._applied(debt)
-            with self._lock:
-                if owing:
-                    self._ledger.settle(self._clock(), applied=applied)
-                if stopped.is_set():
-                    return
-                self._look()
-                if self.trusted:
-                    self._thread = None
-                    return
-            pause = self._pause(0.0 if applied else _AGAIN)
+    def _step(self, stopped: Event) -> float | None:
+        """Mend what can be mended now; return the pause until the next step, None for no more."""
+        if self._breaker.state is not BreakerState.CLOSED and not self._try():
+            return self._pause(0.0)
+        with self._lock:
+            owing = self._ledger.is_owing
+            debt = self._ledger.begin() if owing else Stale()
+        applied = self._applied(debt)
+        with self._lock:
+            if owing:
+                self._ledger.settle(self._clock(), applied=applied)
+            if stopped.is_set():
+                return None
+            self._look()
+            if self.trusted:
+                self._thread = None
+                return None
+        return self._pause(0.0 if applied else _AGAIN)
 
     def _pause(self, least: float) -> float:
         with self._lock:
@@ -211,3 +212,14 @@ class Gate:
         except Exception as error:  # noqa: BLE001  (it is repeated)
             _log.debug("repeating invalidations failed: %s", error)
             return False
+
+
+def _mend(reference: weakref.ref[Gate], stopped: Event) -> None:
+    """Step for as long as anybody holds the gate."""
+    pause: float | None = 0.0
+    while pause is not None and not stopped.wait(pause):
+        gate = reference()
+        if gate is None:
+            return
+        pause = gate._step(stopped)
+        del gate

@@ -21,7 +21,7 @@ import redis
 
 from telegram_hybrid.embedded import Servers, binaries
 from telegram_hybrid.embedded.accounts import account_for
-from telegram_hybrid.errors import ConfigurationError, EmbeddedError, MissingExtra
+from telegram_hybrid.errors import ConfigurationError, EmbeddedError, InvalidInput, MissingExtra
 
 pytestmark = pytest.mark.integration
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs to run as root")
@@ -209,7 +209,7 @@ def test_data_of_another_user_is_refused_unless_root(
 
 def test_a_directory_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(EmbeddedError, match="cannot start the embedded servers"):
+    with pytest.raises(InvalidInput, match=r"data: .*a file stands where a directory belongs"):
         Servers(tmp_path / "file" / "data").start()
 
 

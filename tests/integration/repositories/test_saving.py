@@ -248,7 +248,7 @@ def test_more_writers_than_connections_may_need_the_same_new_partition(hybrid: H
                     tx.messages.save(
                         make_message(
                             channel_id=-number,
-                            sent_at=make_message().sent_at.replace(year=2001, month=number),
+                            sent_at=make_message().sent_at.replace(year=2001, month=number, day=1),
                         )
                     )
             except BaseException as error:  # noqa: BLE001  (asserted on below)

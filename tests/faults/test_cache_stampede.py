@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,6 +30,7 @@ from telegram_hybrid.cache import Lifetimes
 from telegram_hybrid.errors import HybridError
 from telegram_hybrid.hybrid import connect
 from telegram_hybrid.model import Message, Status
+from telegram_hybrid.schema.redis import values
 from telegram_hybrid.settings import Settings
 from telegram_hybrid.testing import make_message
 
@@ -218,29 +218,36 @@ def p99(times: list[float]) -> float:
     return times[int(len(times) * 0.99) - 1]
 
 
-def idle_share(seconds: float = 0.3) -> float:
-    """How much of all processors nobody uses."""
+def bare(hybrid: Hybrid) -> Message:
+    """What is left when there is no library: one GET of redis-py."""
+    key = hybrid.cache.keys.message(CHANNEL, 1)
+    data = hybrid.cache._redis.get(key)
+    return values.decode_message(data, CHANNEL, 1).message
 
-    def ticks() -> list[int]:
-        line = Path("/proc/stat").read_text().splitlines()[0]
-        return [int(word) for word in line.split()[1:9]]
 
-    before = ticks()
-    time.sleep(seconds)
-    spent = [now - then for now, then in zip(ticks(), before, strict=True)]
-    return (spent[3] + spent[4]) / max(1, sum(spent))
+def floor(hybrid: Hybrid) -> float:
+    """The p99 of 400 threads that each GET the key with redis-py alone, all at once."""
+    hybrid.messages.get(CHANNEL, 1)
+    crowd = Crowd(hybrid.settings, bare, turns=2)
+    with crowd.gathered():
+        crowd.go(0)
+        crowd.finish(0)
+        crowd.go(1)
+        times = crowd.finish(1)
+        crowd.wait()
+    return p99(times)
 
 
 @pytest.mark.parametrize("read", [get, latest])
 def test_400_readers_of_one_cold_key_load_once_and_wait_no_longer_than_the_load(
     slow_hybrid: Hybrid, read: Read, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Exactly one load in every round; p99 below load + 20 ms in one of eight.
+    """Exactly one load in every round; p99 of the waiters near the load's time in one of eight.
 
-    On a busy machine 400 reads take their time even when all are hits. A waiter asks, is woken and
-    maybe asks again: three times what the same threads needed for hits, in the same round, is
-    allowed on top then. Not on an idle one. Rounds in which a process took the starved Redis for
-    dead are not counted.
+    The aim is load + 20 ms. It is out of reach where 400 threads cannot even GET a key with
+    redis-py alone within 20 ms, as on two processors; so that is measured in the same run. A
+    waiter asks, asks for the lease, and asks again when it is woken: three times that GET is
+    allowed on top. Rounds in which a process took the starved Redis for dead are not counted.
 
     Seen to fail, with 12 loads, when readers who were refused the lease did not wait.
     """
@@ -251,7 +258,6 @@ def test_400_readers_of_one_cold_key_load_once_and_wait_no_longer_than_the_load(
             crowd.go(0)  # opens 400 connections, which is not what is measured
             crowd.finish(0)
             forget(slow_hybrid)
-            idle = idle_share()
             crowd.go(1)
             cold = crowd.finish(1)
             loaded, versions = loads(slow_hybrid), set(crowd.versions)
@@ -263,13 +269,15 @@ def test_400_readers_of_one_cold_key_load_once_and_wait_no_longer_than_the_load(
         if crowd.upset.value:
             continue
         assert loaded == 1
-        allowed = LOAD + SLACK + (0.0 if idle > 0.8 else 3 * p99(warm))
+        least = floor(slow_hybrid)
+        allowed = LOAD + SLACK + 3 * least
         report.append((p99(cold), allowed))
         with capsys.disabled():
             print(
                 f"\n400 readers, {read.__name__}: 1 load of {LOAD * 1000:.0f} ms; median "
                 f"{statistics.median(cold) * 1000:.1f}, p99 {p99(cold) * 1000:.1f} ms; "
-                f"all hits: p99 {p99(warm) * 1000:.1f} ms; {idle:.0%} idle",
+                f"all hits: p99 {p99(warm) * 1000:.1f} ms; "
+                f"redis-py alone: p99 {least * 1000:.1f} ms",
                 end="",
             )
         if p99(cold) < allowed:

@@ -126,6 +126,7 @@ class _Ear(Thread):
         self.hears = False
 
     def run(self) -> None:
+        """Subscribe, and tell what is heard until the end."""
         pubsub = self._pubsub = self._redis.pubsub()  # type: ignore[no-untyped-call]
         try:
             pubsub.subscribe(self._topic)

@@ -94,6 +94,8 @@ def _by_hand(at: _Stored) -> Iterator[Operation]:
 def _message(results: list[tuple[Sequence[str], list[Row]]]) -> Message:
     (names, row) = next((names, rows[0]) for names, rows in results if "metadata" in names)
     fields = dict(zip(names, row, strict=True))
+    for guard in ("as_of", "quiet"):
+        fields.pop(guard, None)
     fields["entities"] = tuple(Entity(**each) for each in fields["entities"])
     fields["media"] = tuple(Media(**each) for each in fields["media"])
     return Message(**fields)
@@ -109,20 +111,19 @@ def _prove_filled(at: _Stored, call: Callable[[int], Any], inputs: Any) -> None:
 
 @contextmanager
 def _dogpile(at: _Stored) -> Iterator[Operation]:
-    """get_or_create under the lock in Redis, loading by the same two statements, prepared."""
+    """get_or_create under the lock in Redis, loading by the same statement, prepared."""
     region = caches.region(
         at.stand, "dogpile", distributed_lock=True, thread_local_lock=False, lock_timeout=10
     )
     with recording(at.hybrid.engine) as steps:
         at.hybrid.messages.get(CHANNEL, at.forgotten_of_ours()(1)[0])
-    keys, rows = (each.text for each in statements(steps)[-2:])
+    read = statements(steps)[-1].text
 
     with at.stand.psycopg() as connection:
 
         def load(number: int) -> Message:
-            told = {"channel_id": CHANNEL, "message_ids": [number]}
-            ((_, sent_at),) = connection.execute(keys, told).fetchall()
-            cursor = connection.execute(rows, {**told, "sent_at": [sent_at]})
+            told = {"channel_id": CHANNEL, "message_ids": [number], "prefix": None}
+            cursor = connection.execute(read, told)
             names = [column.name for column in cursor.description or ()]
             return _message([(names, cursor.fetchall())])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import attrs
 import pytest
@@ -332,12 +332,15 @@ def test_events_of_a_channel_are_numbered_in_commit_order(hybrid: Hybrid) -> Non
 def test_a_month_whose_partition_was_dropped_is_made_again(hybrid: Hybrid) -> None:
     # Broken on purpose: without forget() every later message of that month was refused.
     schema = hybrid.settings.database_schema
-    hybrid.messages.save(make_message(message_id=1))
-    month = make_message().sent_at.strftime("messages_%Y_%m")
+    sent_at = datetime(2024, 1, 31, 12, tzinfo=UTC)
+    hybrid.messages.save(make_message(message_id=1, sent_at=sent_at))
+    month = sent_at.strftime("messages_%Y_%m")
     with hybrid.engine.begin() as connection:
         connection.execute(text(f"DROP TABLE {schema}.{month}"))
-    assert hybrid.messages.save(make_message(message_id=2)).outcome is Outcome.INSERTED
+    second = make_message(message_id=2, sent_at=sent_at)
+    assert hybrid.messages.save(second).outcome is Outcome.INSERTED
     hybrid.destroy()
     hybrid.migrate()
     with hybrid.transaction() as tx:
-        assert tx.messages.save(make_message(message_id=3)).outcome is Outcome.INSERTED
+        third = make_message(message_id=3, sent_at=sent_at)
+        assert tx.messages.save(third).outcome is Outcome.INSERTED

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
+
+from telegram_hybrid.schema.postgres.sql import sql
 
 
 def lock_channels(connection: Connection, schema: str, channel_ids: Iterable[int]) -> None:
@@ -20,7 +22,7 @@ def lock_channels(connection: Connection, schema: str, channel_ids: Iterable[int
     if not ordered:
         return
     connection.execute(
-        text(_LOCK),
+        sql(_LOCK, schema),
         {"prefix": lock_prefix(schema), "channel_ids": ordered},
     )
 
@@ -37,7 +39,7 @@ def look(connection: Connection, schema: str, channel_id: int) -> tuple[int, boo
     which ends with this statement. A writer that waits counts as one that holds the lock.
     """
     version, quiet = connection.execute(
-        text(_LOOK.format(schema=schema)),
+        sql(_LOOK, schema),
         {"prefix": lock_prefix(schema), "channel_id": channel_id},
     ).one()
     return version, quiet

@@ -9,9 +9,10 @@ from uuid import UUID
 
 import attrs
 import uuid_utils.compat
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from telegram_hybrid.model import Event, EventType, Message
+from telegram_hybrid.schema.postgres.sql import sql
 from telegram_hybrid.schema.postgres.tables import shard_of
 
 
@@ -81,7 +82,7 @@ def append(
     if not changed:
         return {}
     rows = connection.execute(
-        text(_APPEND.format(schema=schema)),
+        sql(_APPEND, schema),
         {
             "event_id": [uuid_utils.compat.uuid7() for _ in changed],
             "type": [kind.value for kind, _ in changed],

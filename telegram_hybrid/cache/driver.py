@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from time import monotonic
 from typing import Any, TypeAlias, TypeVar
 
-from telegram_hybrid.cache.flights import Flights, Proof
+from telegram_hybrid.cache.flights import Flight, Flights
 from telegram_hybrid.cache.protocol import Answer, Reading
-from telegram_hybrid.cache.requests import Await, Fill, Get, GetResult, Load, Loaded, Request
+from telegram_hybrid.cache.requests import Await, Fill, Get, GetResult, Lease, Load, Loaded, Request
 from telegram_hybrid.cache.store import Store
 
 T = TypeVar("T")
@@ -37,34 +36,32 @@ class Driver:
 
     def run(self, reading: Reading[T], load: Loader) -> Answer[T]:
         """Drive a reading to its answer."""
-        return self._finish(reading, None, load, Proof())
+        return self._drive(reading, load, Flight())
 
     def share(self, key: str, begin: Callable[[], Reading[T]], load: Loader) -> Answer[T]:
-        """Read one value; of the threads that miss it at the same time one reads on for all."""
-        while True:
-            began = monotonic()
-            reading = begin()
-            try:
-                request = reading.send(self._perform(next(reading), load))
-            except StopIteration as hit:
-                answer: Answer[T] = hit.value
-                return answer
-            read = partial(self._finish, reading, request, load)
-            shared = self.flights.join(key, began, read)
-            if shared is not None:
-                return shared
+        """Read one value, once for all threads that ask for it at the same time."""
 
-    def _finish(
-        self, reading: Reading[T], request: Request | None, load: Loader, proof: Proof
+        def read(flight: Flight[Answer[T]]) -> Answer[T]:
+            return self._drive(begin(), load, flight, lambda: self.flights.leave(key, flight))
+
+        return self.flights.share(key, monotonic(), read)
+
+    def _drive(
+        self,
+        reading: Reading[T],
+        load: Loader,
+        flight: Flight[Answer[T]],
+        leave: Callable[[], object] = lambda: None,
     ) -> Answer[T]:
-        """Drive a reading that has asked for `request`; None: that has not begun."""
+        """Perform the requests of a reading, and note on its flight what they prove."""
         try:
-            if request is None:
-                request = next(reading)
+            request = next(reading)
             while True:
                 asked_at = monotonic()
                 if isinstance(request, Load):
-                    proof.at = asked_at
+                    flight.proven_at = asked_at
+                elif isinstance(request, Lease) and request.early:
+                    leave()
                 try:
                     reply = self._perform(request, load)
                 except BaseException as error:  # noqa: BLE001  (the reading raises it again)
@@ -73,7 +70,7 @@ class Driver:
                 # A hit, and a fill that was accepted, prove that nothing was invalidated before.
                 accepted = isinstance(request, Fill) and reply == [True]
                 if accepted or isinstance(request, Get | GetResult):
-                    proof.at = asked_at
+                    flight.proven_at = asked_at
                 request = reading.send(reply)
         except StopIteration as done:
             answer: Answer[T] = done.value

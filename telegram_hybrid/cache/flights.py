@@ -1,23 +1,47 @@
-"""Flights: threads of one process that read the same missing key share one read."""
+"""Flights: threads of one process that read the same key at the same time share one read."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from threading import Event, Lock
-from typing import Any, Generic, TypeVar
-
-import attrs
+from threading import Lock
+from typing import Any, Generic, TypeVar, cast
 
 T = TypeVar("T")
+_NEVER = float("-inf")
 
 
-@attrs.define(slots=True)
-class _Flight(Generic[T]):
-    landed: Event = attrs.field(factory=Event)
-    value: T | None = None
-    error: Exception | None = None
-    #: The last moment (monotonic) at which somebody who began by then may have this outcome.
-    proven_at: float = float("-inf")
+class Flight(Generic[T]):
+    """One read under way. `proven_at` is noted by who reads, and counts when the flight lands.
+
+    It is the last moment (monotonic) at which somebody may have begun for whom this read is right.
+    """
+
+    __slots__ = ("_aloft", "_outcome", "proven_at")
+
+    def __init__(self) -> None:
+        self.proven_at = _NEVER
+        self._outcome: tuple[float, T | None, Exception | None] | None = None
+        self._aloft = Lock()
+        self._aloft.acquire()
+
+    def wait(self) -> None:
+        """Return when this has landed. Those who wait are woken one by one, not in a rush."""
+        with self._aloft:
+            pass
+
+    def outcome(self, began: float) -> tuple[T | None, Exception | None] | None:
+        """Return the value or the error for who began then; None if they must read again."""
+        if self._outcome is None or self._outcome[0] < began:
+            return None
+        return self._outcome[1:]
+
+    def land(self, value: T | None, error: Exception | None) -> None:
+        """Have this be the outcome."""
+        self._outcome = self.proven_at, value, error
+
+    def leave(self) -> None:
+        """Wake who waits; without an outcome they begin again."""
+        self._aloft.release()
 
 
 class Flights:
@@ -25,7 +49,9 @@ class Flights:
 
     A read proves its outcome at some moment: when it asked Redis for the value that it hit or
     filled, or when it began to load. Whatever a thread that began before that moment could know
-    of is in the outcome, so it may take it (P5). One that began later reads again.
+    of is in the outcome, so it may take it (P5). One that began later reads again. So under a
+    rush nobody waits for more than the read that is under way and the next one, and Redis is asked
+    once for all who came meanwhile.
     """
 
     def __init__(self) -> None:
@@ -33,49 +59,42 @@ class Flights:
 
     def begin(self) -> None:
         """Forget what is under way: a parent process's threads, which never land here."""
-        self._lock = Lock()
-        self._flights: dict[str, _Flight[Any]] = {}
-        #: How many threads waited for another one's read.
+        self._flights: dict[str, Flight[Any]] = {}
+        self._counting = Lock()
+        #: How many times a thread waited for another one's read.
         self.waits = 0
 
-    def join(self, key: str, began: float, read: Callable[[Proof], T]) -> T | None:
-        """Read `key`, or wait for who does; None if that outcome is not for us: begin again.
+    def share(self, key: str, began: float, read: Callable[[Flight[T]], T]) -> T:
+        """Read `key`, or take what another thread reads.
 
-        `began` is when this thread began (monotonic). `read` notes its proofs on what it is given.
-        An error of the read is raised in every thread that it is right for.
+        `began` is when this thread began (monotonic). `read` notes its proofs on its flight. An
+        error of the read is raised in every thread that it is right for.
         """
-        with self._lock:
-            other = self._flights.get(key)
-            if other is None:
-                flight: _Flight[T] = _Flight()
-                self._flights[key] = flight
-            else:
-                self.waits += 1
-        if other is not None:
-            other.landed.wait()
-            if other.proven_at < began:
-                return None
-            if other.error is not None:
-                raise other.error
-            found: T | None = other.value
-            return found
-        proof = Proof()
+        mine: Flight[T] = Flight()
         try:
-            value = flight.value = read(proof)
-        except Exception as error:
-            flight.error = error
-            raise
-        else:
-            return value
+            # One dict operation, which no other thread can come between.
+            while (other := self._flights.setdefault(key, mine)) is not mine:
+                with self._counting:
+                    self.waits += 1
+                other.wait()
+                outcome = other.outcome(began)
+                if outcome is not None:
+                    value, error = outcome
+                    if error is not None:
+                        raise error
+                    return cast("T", value)
+            try:
+                found = read(mine)
+            except Exception as error:
+                mine.land(None, error)
+                raise
+            mine.land(found, None)
+            return found
         finally:
-            flight.proven_at = proof.at
-            with self._lock:
-                del self._flights[key]
-            flight.landed.set()
+            self.leave(key, mine)
 
-
-class Proof:
-    """Until when those may have begun for whom a read is right (monotonic)."""
-
-    def __init__(self) -> None:
-        self.at = float("-inf")
+    def leave(self, key: str, flight: Flight[Any]) -> None:
+        """Let others read `key` now; who waits for this flight takes its outcome, if it has one."""
+        if self._flights.get(key) is flight:
+            del self._flights[key]
+            flight.leave()

@@ -230,7 +230,7 @@ class Protocol:
                 undecodable=data is not None and found is None,
                 missing=data is None,
             )
-            grants: list[Grant] | None = yield Lease([entry])
+            grants: list[Grant] | None = yield Lease([entry], early=hit)
             grant = grants[0] if grants else Grant(False)
             if grant.granted:
                 value = yield from self._load(channel_id, {number: key}, token, ids, kind)

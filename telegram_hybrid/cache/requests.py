@@ -34,9 +34,13 @@ class LeaseEntry:
 
 @attrs.frozen(slots=True)
 class Lease:
-    """Ask for leases. Reply: one `Grant` per entry, in order."""
+    """Ask for leases. Reply: one `Grant` per entry, in order.
+
+    `early`: to load again what has not expired yet, so nobody needs to wait for it.
+    """
 
     entries: Sequence[LeaseEntry]
+    early: bool = False
 
 
 @attrs.frozen(slots=True)

@@ -187,7 +187,7 @@ def test_of_those_who_would_refresh_early_one_does_and_the_others_hit() -> None:
     hit = stored(until=NOW - 1)
     requests, answer = drive(read(), [hit], REFUSED)
     assert kinds(requests) == [Get, Lease]
-    assert requests[1] == Lease([LeaseEntry(KEY, "token", 10.0)])
+    assert requests[1] == Lease([LeaseEntry(KEY, "token", 10.0)], early=True)
     assert answer == Answer(ROW, hits=1, misses=0)
     _, answer = drive(read(), [hit], GRANTED, loaded(message(7, 5)), [True])
     assert answer == Answer(message(7, 5), hits=0, misses=1, early=1)

@@ -1,0 +1,130 @@
+"""The relay on a RabbitMQ that does not answer, or that asks to be sent nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from urllib.parse import urlsplit, urlunsplit
+
+import attrs
+import pytest
+from servers.pausable import Pausable
+from servers.rabbitmq import RabbitMQ
+from stand import Stand, until
+
+from telegram_hybrid.connect.broker import open_broker
+from telegram_hybrid.delivery.relay import Relay
+from telegram_hybrid.errors import BrokerError
+from telegram_hybrid.model import Event
+
+pytestmark = pytest.mark.integration
+
+CHANNELS = (-1001, -1002, -1003)
+
+
+@pytest.fixture
+def line(rabbit_at: Stand) -> Iterator[Pausable]:
+    """A way to RabbitMQ on which its answers can be held back."""
+    proxy = Pausable(urlsplit(rabbit_at.settings.broker_url).port)
+    yield proxy
+    proxy.close()
+
+
+def through(line: Pausable, at: Stand) -> Stand:
+    """The stand, on that way."""
+    parts = urlsplit(at.settings.broker_url)
+    login, _, _ = parts.netloc.rpartition("@")
+    url = urlunsplit(parts._replace(netloc=f"{login}@127.0.0.1:{line.port}"))
+    return attrs.evolve(at, settings=attrs.evolve(at.settings, broker_url=url))
+
+
+def in_order(events: Sequence[Event]) -> None:
+    """Fail unless the first of each event came in the order of its channel."""
+    for channel in {event.channel_id for event in events}:
+        numbers = [event.sequence for event in events if event.channel_id == channel]
+        first = list(dict.fromkeys(numbers))
+        assert first == sorted(first)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_an_event_whose_confirm_never_comes_is_published_again_on_another_channel(
+    rabbit_at: Stand, line: Pausable, strict: bool
+):
+    """The old channel's answer comes late, when nobody may take it for that of another event.
+
+    Broken on purpose: the publisher was kept after the timeout (no `_drop_publisher`).
+    """
+    rabbit_at.consumer(lambda event, tx: None).declare()
+    relay = through(line, rabbit_at).relay(confirm_timeout=0.5, strict=strict)
+    rabbit_at.feed(3, CHANNELS)
+    relay.step()
+    mute = relay._publisher
+    line.hold()
+    rabbit_at.feed(30, CHANNELS)
+    with pytest.raises(BrokerError, match=r"did not confirm an event for 0\.5 s"):
+        relay.step()
+    assert relay._publisher is None
+    assert len(rabbit_at.outbox()) == 30
+    line.release()
+    while relay.step():
+        pass
+    assert relay._publisher is not mute
+    assert rabbit_at.outbox() == []
+    assert relay.counters.published == 33
+    events = rabbit_at.taken()
+    relay.close()
+    assert len({event.sequence for event in events}) == 33
+    assert len(events) > 33, "the broker had taken what it could not confirm"
+    in_order(events)
+
+
+def test_a_relay_pauses_while_the_broker_is_short_of_memory_and_goes_on_after_that(
+    rabbit_at: Stand, rabbitmq: RabbitMQ
+):
+    """Nothing is lost, nothing is sent twice: it stays on its connection all the time.
+
+    The pause lasts for longer than two heartbeats, after which a connection that nobody reads
+    counts as dead, and than the time for a confirm. Broken on purpose: not reading while blocked
+    (missed heartbeats), counting the pause as time for the confirm (`blocked` left out of
+    `overdue`), and publishing on (`held_back` left out).
+    """
+    opened = []
+
+    def broker():
+        opened.append(open_broker(f"{rabbit_at.settings.broker_url}?heartbeat=2"))
+        return opened[-1]
+
+    rabbit_at.consumer(lambda event, tx: None).declare()
+    relay = Relay(
+        rabbit_at.engine,
+        rabbit_at.schema,
+        broker,
+        topology=rabbit_at.topology,
+        confirm_timeout=1.0,
+    )
+    relay.start()
+    try:
+        rabbit_at.feed(3, CHANNELS)
+        until(lambda: rabbit_at.outbox() == [])
+        rabbitmq.control("set_vm_memory_high_watermark", "0")
+        try:
+            rabbit_at.feed(3, CHANNELS)  # RabbitMQ says so to those who publish
+            until(lambda: relay._publisher is not None and relay._publisher.blocked)
+            began = time.monotonic()
+            rabbit_at.feed(30, range(-1030, -1010))
+            until(lambda: relay.gauges().waiting == 30)
+            while time.monotonic() < began + 6.0:
+                assert relay._publisher.blocked
+                assert relay.gauges().waiting == 30
+                time.sleep(0.1)
+            assert len(rabbit_at.outbox()) == 33
+        finally:
+            rabbitmq.control("set_vm_memory_high_watermark", "0.4")
+        until(lambda: rabbit_at.outbox() == [])
+    finally:
+        relay.stop()
+    assert relay.counters.failures == 0
+    assert len(opened) == 1
+    events = rabbit_at.taken()
+    assert len(events) == len({event.sequence for event in events}) == 36
+    in_order(events)

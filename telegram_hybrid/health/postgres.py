@@ -112,8 +112,8 @@ def _connection(settings: Settings, url: str, seconds: float) -> Iterator[Connec
     name = "telegram_hybrid health"
     engine = postgres.open_engine(alone, pooled=False, deadline=0.0, application_name=name)
     try:
-        with postgres.translated_errors(engine), engine.connect() as connection:
-            yield connection.execution_options(isolation_level="AUTOCOMMIT")
+        with postgres.reads(engine) as connection:
+            yield connection
     finally:
         engine.dispose()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from sqlalchemy import Connection
 
@@ -32,24 +32,25 @@ def lock_prefix(schema: str) -> str:
     return f"telegram_hybrid.channel.{schema}."
 
 
-def look(connection: Connection, schema: str, channel_id: int) -> tuple[int, bool]:
-    """Return the version of a channel, and whether no writer holds its lock at this moment.
+def look(connection: Connection, schema: str, channel_ids: Sequence[int]) -> tuple[int, bool]:
+    """Return the highest version of the channels, and whether no writer holds a lock of theirs.
 
     To be asked before a snapshot is taken of what may be cached: in a transaction of its own,
     which ends with this statement. A writer that waits counts as one that holds the lock.
     """
     version, quiet = connection.execute(
         sql(_LOOK, schema),
-        {"prefix": lock_prefix(schema), "channel_id": channel_id},
+        {"prefix": lock_prefix(schema), "channel_ids": list(channel_ids)},
     ).one()
     return version, quiet
 
 
 _LOOK = """
-SELECT coalesce(
-           (SELECT version FROM "{schema}".channel_heads WHERE channel_id = :channel_id), 0),
-       pg_try_advisory_xact_lock_shared(
-           hashtextextended(CAST(:prefix AS text) || CAST(:channel_id AS bigint), 0))
+SELECT coalesce(max((SELECT version FROM "{schema}".channel_heads AS head
+                     WHERE head.channel_id = wanted.channel_id)), 0),
+       coalesce(bool_and(pg_try_advisory_xact_lock_shared(
+           hashtextextended(CAST(:prefix AS text) || wanted.channel_id, 0))), true)
+FROM unnest(CAST(:channel_ids AS bigint[])) AS wanted (channel_id)
 """
 
 # MATERIALIZED with ORDER BY: PostgreSQL hands the rows to the locking SELECT in this order. The

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TypeVar
 
@@ -27,7 +26,7 @@ from telegram_hybrid.cache import (
     latest_from,
     pages_after,
 )
-from telegram_hybrid.connect.postgres import translated_errors
+from telegram_hybrid.connect.postgres import reads
 from telegram_hybrid.errors import WriteConflict
 from telegram_hybrid.model import Message, Revision, SaveCounts, Saved, Status, checks
 from telegram_hybrid.outbox.locks import look
@@ -42,7 +41,6 @@ from telegram_hybrid.repositories.transaction import (
     markable,
     wanted,
 )
-from telegram_hybrid.schema.redis.values import PAGE
 
 _T = TypeVar("_T")
 
@@ -131,7 +129,7 @@ class Messages:
         """
         checked_key(channel_id, message_id)
         allow = Allowed(stale_if_error, stale_while_revalidate)
-        found = self._cache.get(channel_id, message_id, self._by_ids(channel_id), allow)
+        found = self._cache.get(channel_id, message_id, partial(self._by_ids, channel_id), allow)
         return None if found is None or (found.deleted_at and not include_deleted) else found
 
     def get_many(
@@ -141,7 +139,7 @@ class Messages:
         ids = checked_ids(channel_id, message_ids)
         if not ids:
             return {}
-        found = self._cache.get_many(channel_id, ids, self._by_ids(channel_id))
+        found = self._cache.get_many(channel_id, ids, partial(self._by_ids, channel_id))
         return wanted(found, include_deleted)
 
     def latest(
@@ -161,11 +159,13 @@ class Messages:
         checks.count("limit", limit)
         if not include_deleted and limit <= self._cache.window_size:
             allow = Allowed(stale_if_error, stale_while_revalidate)
-            window = self._cache.window(channel_id, limit, self._head(channel_id, limit), allow)
+            window = self._cache.window(
+                channel_id, limit, partial(self._head, channel_id, limit), allow
+            )
             found = latest_from(window, limit) if window else None
             if found is not None:
                 return found
-        with self._reading() as connection:
+        with reads(self._engine) as connection:
             return reading.newest(
                 connection, self._schema, channel_id, limit=limit, include_deleted=include_deleted
             )
@@ -190,7 +190,7 @@ class Messages:
             found, above = self._cached_after(channel_id, above, limit)
         if len(found) == limit or above == EVERY_ID:
             return found
-        with self._reading() as connection:
+        with reads(self._engine) as connection:
             return found + reading.oldest(
                 connection,
                 self._schema,
@@ -206,91 +206,66 @@ class Messages:
         An id is in the answer only when its message is committed.
         """
         ids = checked_ids(channel_id, message_ids)
-        if not ids:
-            return set()
-
-        def load(request: Load) -> Loaded:
-            with self._reading() as connection:
-                stored = reading.stored_ids(connection, self._schema, channel_id, request.ids)
-            return Loaded(stored)
-
-        return self._cache.seen(channel_id, ids, load)
+        return (
+            self._cache.seen(channel_id, ids, partial(self._stored, channel_id)) if ids else set()
+        )
 
     def revisions(self, channel_id: int, message_id: int) -> list[Revision]:
         """Return the earlier contents of a message, oldest first; not cached."""
         checked_key(channel_id, message_id)
-        with self._reading() as connection:
+        with reads(self._engine) as connection:
             return reading.revisions(connection, self._schema, channel_id, message_id)
 
     def _cached_after(
         self, channel_id: int, message_id: int, limit: int
     ) -> tuple[list[Message], int]:
         """What the cache knows to follow `message_id`, and the id up to which that is complete."""
-        window = self._cache.window(channel_id, 0, self._head(channel_id, 0))
+        window = self._cache.window(channel_id, 0, partial(self._head, channel_id, 0))
         if window is None:
             return [], message_id
         newest = after_from(window, message_id, limit)
         if newest is not None:
             return newest, EVERY_ID
         numbers = pages_after(window, message_id, limit)
-        pages = self._cache.pages(channel_id, numbers, self._pages(channel_id))
+        pages = self._cache.pages(channel_id, numbers, partial(self._pages, channel_id))
         return after_from_pages(window, pages, message_id, limit)
 
-    def _pages(self, channel_id: int) -> Callable[[Load], Loaded]:
+    def _pages(self, channel_id: int, request: Load) -> Loaded:
         """Load pages if they can be stored, else none: the database is asked for less."""
+        if not request.guarded:
+            return Loaded(None)
+        with reads(self._engine) as connection:
+            guard = self._look(connection, channel_id, request)
+            found = {
+                number: reading.page(connection, self._schema, channel_id, number)
+                for number in request.ids
+            }
+        pages = {n: Window.page(n, messages, guard[0]) for n, messages in found.items()}
+        return Loaded(pages, *guard)
 
-        def load(request: Load) -> Loaded:
-            if not request.guarded:
-                return Loaded(None)
-            with self._reading() as connection:
-                guard = self._look(connection, channel_id, request)
-                found = {
-                    number: reading.between(
-                        connection,
-                        self._schema,
-                        channel_id,
-                        lo=number * PAGE,
-                        hi=number * PAGE + PAGE - 1,
-                    )
-                    for number in request.ids
-                }
-            pages = {n: Window.page(n, messages, guard[0]) for n, messages in found.items()}
-            return Loaded(pages, *guard)
+    def _by_ids(self, channel_id: int, request: Load) -> Loaded:
+        with reads(self._engine) as connection:
+            if request.guarded:
+                return reading.guarded(connection, self._schema, channel_id, request.ids)
+            return Loaded(reading.by_ids(connection, self._schema, channel_id, request.ids))
 
-        return load
+    def _stored(self, channel_id: int, request: Load) -> Loaded:
+        with reads(self._engine) as connection:
+            return Loaded(reading.stored_ids(connection, self._schema, channel_id, request.ids))
 
-    def _by_ids(self, channel_id: int) -> Callable[[Load], Loaded]:
-        def load(request: Load) -> Loaded:
-            with self._reading() as connection:
-                if request.guarded:
-                    return reading.guarded(connection, self._schema, channel_id, request.ids)
-                found = reading.by_ids(connection, self._schema, channel_id, request.ids)
-            return Loaded(found)
-
-        return load
-
-    def _head(self, channel_id: int, limit: int) -> Callable[[Load], Loaded]:
+    def _head(self, channel_id: int, limit: int, request: Load) -> Loaded:
         """Load the head window whole if it can be stored, else its newest `limit` messages."""
-
-        def load(request: Load) -> Loaded:
-            size = self._cache.window_capacity if request.guarded else limit
-            if size == 0:
-                return Loaded(None)
-            with self._reading() as connection:
-                guard = self._look(connection, channel_id, request)
-                head = reading.newest(connection, self._schema, channel_id, limit=size)
-            return Loaded(Window.of(head, size, guard[0]), *guard)
-
-        return load
+        size = self._cache.window_capacity if request.guarded else limit
+        if size == 0:
+            return Loaded(None)
+        with reads(self._engine) as connection:
+            guard = self._look(connection, channel_id, request)
+            head = reading.newest(connection, self._schema, channel_id, limit=size)
+        return Loaded(Window.of(head, size, guard[0]), *guard)
 
     def _look(self, connection: Connection, channel_id: int, request: Load) -> tuple[int, bool]:
         """What guards a value that is loaded next; nothing if it will not be stored."""
-        return look(connection, self._schema, channel_id) if request.guarded else (0, False)
-
-    @contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        with translated_errors(self._engine), self._engine.connect() as connection:
-            yield connection.execution_options(isolation_level="AUTOCOMMIT")
+        return look(connection, self._schema, [channel_id]) if request.guarded else (0, False)
 
     def _write(self, work: Callable[[Transaction], _T]) -> _T:
         for attempt in Retrying(

@@ -16,6 +16,7 @@ from telegram_hybrid.cache import Loaded
 from telegram_hybrid.model import Entity, Media, Message, Revision
 from telegram_hybrid.outbox.locks import lock_prefix
 from telegram_hybrid.schema.postgres.sql import sql
+from telegram_hybrid.schema.redis.values import PAGE
 
 _KEYS_BY_ID = """
 SELECT message_id, sent_at FROM "{schema}".message_keys
@@ -40,25 +41,25 @@ WHERE channel_id = :channel_id AND message_id BETWEEN :lo AND :hi
 ORDER BY message_id DESC
 """
 
+_COLUMNS = (
+    "channel_id, message_id, sent_at, text, caption, entities, edited_at, message_type, source, "
+    "sender_id, sender_name, reply_to_id, thread_id, grouped_id, media, metadata, status, version, "
+    "received_at, deleted_at, delete_reason"
+)
+
 _ROWS = """
-SELECT channel_id, message_id, sent_at, text, caption, entities, edited_at, message_type, source,
-       sender_id, sender_name, reply_to_id, thread_id, grouped_id, media, metadata,
-       status, version, received_at, deleted_at, delete_reason
+SELECT {columns}
 FROM "{schema}".messages
 WHERE channel_id = :channel_id AND message_id = ANY(CAST(:message_ids AS bigint[]))
   AND sent_at = ANY(CAST(:sent_at AS timestamptz[]))
-"""
+""".replace("{columns}", _COLUMNS)
 
 # By key first as well: see the function's migration.
 _READ = """
-SELECT (stored).channel_id, (stored).message_id, (stored).sent_at, (stored).text, (stored).caption,
-       (stored).entities, (stored).edited_at, (stored).message_type, (stored).source,
-       (stored).sender_id, (stored).sender_name, (stored).reply_to_id, (stored).thread_id,
-       (stored).grouped_id, (stored).media, (stored).metadata, (stored).status, (stored).version,
-       (stored).received_at, (stored).deleted_at, (stored).delete_reason, as_of, quiet
+SELECT {columns}, as_of, quiet
 FROM "{schema}".read_messages(
     CAST(:channel_id AS bigint), CAST(:message_ids AS bigint[]), CAST(:prefix AS text))
-"""
+""".replace("{columns}", ", ".join(f"(stored).{name}" for name in _COLUMNS.split(", ")))
 
 _REVISIONS = """
 SELECT text, caption, edited_at, version, recorded_at FROM "{schema}".message_revisions
@@ -140,18 +141,17 @@ def oldest(
     return _page(connection, schema, channel_id, _KEYS_ABOVE, above, limit, include_deleted)
 
 
-def between(
-    connection: Connection, schema: str, channel_id: int, *, lo: int, hi: int
-) -> list[Message]:
-    """Return the messages with ids from `lo` to `hi` that are not deleted, newest first."""
+def page(connection: Connection, schema: str, channel_id: int, number: int) -> list[Message]:
+    """Return all messages of a page of the cache that are not deleted, newest first."""
+    lo = number * PAGE
     keys = [
-        (number, sent_at)
-        for number, sent_at in connection.execute(
-            sql(_KEYS_BETWEEN, schema), {"channel_id": channel_id, "lo": lo, "hi": hi}
+        (message_id, sent_at)
+        for message_id, sent_at in connection.execute(
+            sql(_KEYS_BETWEEN, schema), {"channel_id": channel_id, "lo": lo, "hi": lo + PAGE - 1}
         )
     ]
     rows = _rows(connection, schema, channel_id, keys)
-    found = (rows[number] for number, _ in keys if number in rows)
+    found = (rows[message_id] for message_id, _ in keys if message_id in rows)
     return [message for message in found if message.deleted_at is None]
 
 

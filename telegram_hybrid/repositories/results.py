@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 
 from telegram_hybrid.cache import Load, Loaded, MessageCache
-from telegram_hybrid.connect.postgres import translated_errors
+from telegram_hybrid.connect.postgres import reads
 from telegram_hybrid.errors import InvalidInput
 from telegram_hybrid.model import checks
 from telegram_hybrid.outbox.locks import look
@@ -48,11 +48,8 @@ class Results:
         ids = [checks.channel_id(f"channels[{at}]", one) for at, one in enumerate(channels)]
 
         def load(request: Load) -> Loaded:
-            with translated_errors(self._engine), self._engine.connect() as opened:
-                connection = opened.execution_options(isolation_level="AUTOCOMMIT")
-                quiet = request.guarded and all(
-                    look(connection, self._schema, channel_id)[1] for channel_id in ids
-                )
+            with reads(self._engine) as connection:
+                quiet = request.guarded and look(connection, self._schema, ids)[1]
                 return Loaded(query(connection), quiet=quiet)
 
         return self._cache.result(name, parameters, ids, load)

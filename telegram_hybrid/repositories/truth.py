@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
-from telegram_hybrid.connect.postgres import translated_errors
+from telegram_hybrid.connect.postgres import reads
 from telegram_hybrid.model import Message
 from telegram_hybrid.repositories import reading
-from telegram_hybrid.schema.redis.values import PAGE
 
 
 class Truth:
@@ -22,21 +20,15 @@ class Truth:
 
     def messages(self, channel_id: int, ids: Sequence[int]) -> dict[int, Message]:
         """Return the stored ones of `ids`, deleted ones included."""
-        with self._reading() as connection:
+        with reads(self._engine) as connection:
             return reading.by_ids(connection, self._schema, channel_id, ids)
 
     def newest(self, channel_id: int, limit: int) -> Sequence[Message]:
         """Return the newest messages that are not deleted, newest first."""
-        with self._reading() as connection:
+        with reads(self._engine) as connection:
             return reading.newest(connection, self._schema, channel_id, limit=limit)
 
     def page(self, channel_id: int, number: int) -> Sequence[Message]:
         """Return all messages of a page that are not deleted, newest first."""
-        lo = number * PAGE
-        with self._reading() as connection:
-            return reading.between(connection, self._schema, channel_id, lo=lo, hi=lo + PAGE - 1)
-
-    @contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        with translated_errors(self._engine), self._engine.connect() as connection:
-            yield connection.execution_options(isolation_level="AUTOCOMMIT")
+        with reads(self._engine) as connection:
+            return reading.page(connection, self._schema, channel_id, number)

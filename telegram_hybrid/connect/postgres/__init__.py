@@ -38,6 +38,7 @@ __all__ = [
     "Route",
     "address",
     "open_engine",
+    "reads",
     "route",
     "shut",
     "transaction",
@@ -160,6 +161,13 @@ def transaction(engine: Engine) -> Iterator[Connection]:
                 f"the connection to {_place(engine)} broke during the commit; save again: "
                 "what is stored already will be a duplicate"
             ) from error
+
+
+@contextmanager
+def reads(engine: Engine) -> Iterator[Connection]:
+    """A connection on which each statement is a transaction of its own; raises what those do."""
+    with translated_errors(engine), engine.connect() as connection:
+        yield connection.execution_options(isolation_level="AUTOCOMMIT")
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from sqlalchemy import event
 
 from telegram_hybrid import Channel, Hybrid, Settings, Status, connect
 from telegram_hybrid.cache import Loaded
+from telegram_hybrid.connect.postgres import reads
 from telegram_hybrid.errors import NotFound, SchemaMismatch
 from telegram_hybrid.repositories import reading
 from telegram_hybrid.testing import make_message, make_messages
@@ -210,8 +211,7 @@ def test_what_a_writer_holds_is_loaded_but_not_guarded(hybrid: Hybrid) -> None:
     hybrid.messages.save(make_message(message_id=1))
 
     def load() -> Loaded:
-        with hybrid.engine.connect() as opened:
-            connection = opened.execution_options(isolation_level="AUTOCOMMIT")
+        with reads(hybrid.engine) as connection:
             return reading.guarded(connection, hybrid.settings.database_schema, CHANNEL_ID, [1, 2])
 
     version = hybrid.messages.get(CHANNEL_ID, 1).version

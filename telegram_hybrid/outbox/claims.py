@@ -176,7 +176,8 @@ LEFT JOIN "{schema}".outbox AS event
 
 # payload::text: the driver would parse the JSON only for us to write it again. A walk along the
 # index for each shard, from its floor: neither the backlog's size nor what is deleted and not yet
-# vacuumed costs anything.
+# vacuumed costs anything. Pairs, because with `shard = ask.shard` the primary key gives the order,
+# too, and the planner may take that: then a shard with little walks over those with much.
 _PENDING = """
 SELECT event.*
 FROM unnest(CAST(:shards AS smallint[]), CAST(:floors AS bigint[]), CAST(:rooms AS integer[]))
@@ -185,7 +186,8 @@ CROSS JOIN LATERAL (
     SELECT id, event_id, type, channel_id, message_id, payload::text AS payload, traceparent,
            occurred_at, attempts
     FROM "{schema}".outbox AS event
-    WHERE event.shard = ask.shard AND event.id > ask.floor
+    WHERE (event.shard, event.id) > (ask.shard, ask.floor)
+      AND (event.shard, event.id) < (ask.shard + 1, 0)
       AND event.id <> ALL(CAST(:known AS bigint[]))
       AND event.channel_id <> ALL(CAST(:frozen AS bigint[]))
     ORDER BY event.shard, event.id

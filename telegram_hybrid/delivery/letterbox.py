@@ -26,7 +26,6 @@ from telegram_hybrid.outbox.dead_letters import (
     FIRST,
     UNREADABLE,
     Choice,
-    Outcome,
     Place,
     StoredLetter,
 )
@@ -232,12 +231,12 @@ class DeadLetters:
             if readable:
                 dead_letters.revive(connection, self._schema, readable)
                 ids = [letter.id for letter in readable]
-                dead_letters.settle(connection, self._schema, ids, Outcome.REPLAYED, None)
+                dead_letters.replayed(connection, self._schema, ids)
         return Replayed(len(readable), tuple(unreadable))
 
     def _discard(self, ids: Sequence[int], why: str) -> int:
         with self._transaction() as connection:
-            return dead_letters.settle(connection, self._schema, ids, Outcome.DISCARDED, why)
+            return dead_letters.discard(connection, self._schema, ids, why)
 
 
 def _choice(named: dict[str, Any]) -> Choice:

@@ -68,7 +68,8 @@ class Relay(Worker):
     `window` events may be unconfirmed at once, `batch` are held in memory ahead of that.
     `strict` allows one unconfirmed event a channel (`delivery.pipeline` tells what the other
     costs). An event that is refused `max_attempts` times becomes a dead letter, and `on_dead`
-    says whether its channel goes on ("continue") or waits for somebody's decision ("freeze").
+    says whether its channel goes on ("continue") or waits until somebody replays or discards it
+    ("freeze").
     Raises `InvalidInput` for numbers below 1.
     """
 

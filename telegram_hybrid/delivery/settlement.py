@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 from telegram_hybrid.delivery.backoff import REPUBLISH, Backoff
@@ -27,13 +26,11 @@ def decide(
 ) -> Postponement | Burial:
     """Try a refused event again later, which freezes its channel, or give it up.
 
-    Given up, it becomes a dead letter and its channel goes on, or ("freeze") it stays where it
-    is, and nothing of its channel is published until somebody decides. `chance` is a random
+    Given up, it becomes a dead letter and its channel goes on, or ("freeze") nothing of its
+    channel is published until somebody replays or discards the letter. `chance` is a random
     number from 0 to 1.
     """
     attempts = row.attempts + 1
     if attempts < max_attempts:
         return Postponement(row, receipt.reason, backoff.delay(attempts, chance))
-    if on_dead == "freeze":
-        return Postponement(row, receipt.reason, math.inf)
-    return Burial(row, receipt.reason)
+    return Burial(row, receipt.reason, freeze=on_dead == "freeze")

@@ -34,10 +34,7 @@ class Backlog:
 
 @attrs.frozen(slots=True)
 class Postponement:
-    """Try `row` again in `delay` seconds, and nothing else of its channel before that.
-
-    Infinite: never, until somebody decides what is to become of it.
-    """
+    """Try `row` again in `delay` seconds, and nothing else of its channel before that."""
 
     row: OutboxRow
     error: str
@@ -46,10 +43,15 @@ class Postponement:
 
 @attrs.frozen(slots=True)
 class Burial:
-    """Give `row` up: move it to the dead letters, so that its channel goes on."""
+    """Give `row` up: move it to the dead letters, so that its channel goes on.
+
+    With `freeze` it also stays in the outbox, in its channel's way, until somebody replays or
+    discards the letter.
+    """
 
     row: OutboxRow
     reason: str
+    freeze: bool = False
 
 
 @attrs.frozen(slots=True)
@@ -135,14 +137,14 @@ def postpone(
 
 
 def bury(connection: Connection, schema: str, lease: Lease, burials: Sequence[Burial]) -> int:
-    """Move rows to the dead letters in one statement; return how many that moved."""
-    if not burials:
-        return 0
-    values = {
-        "ids": [item.row.id for item in burials],
-        "reasons": [item.reason for item in burials],
-    }
-    return _changed(connection, schema, _BURY, lease, values)
+    """Make rows dead letters; return how many that made."""
+    made = 0
+    for statement, freeze in ((_BURY, False), (_FREEZE, True)):
+        some = [item for item in burials if item.freeze is freeze]
+        if some:
+            values = {"ids": [e.row.id for e in some], "reasons": [e.reason for e in some]}
+            made += _changed(connection, schema, statement + _LETTERS, lease, values)
+    return made
 
 
 def backlog(connection: Connection, schema: str) -> Backlog:
@@ -223,8 +225,7 @@ _POSTPONE = """
 UPDATE "{schema}".outbox AS event
 SET attempts = event.attempts + 1,
     last_error = later.error,
-    not_before = CASE WHEN later.delay = 'Infinity' THEN 'infinity'
-                      ELSE clock_timestamp() + make_interval(secs => later.delay) END
+    not_before = clock_timestamp() + make_interval(secs => later.delay)
 FROM unnest(CAST(:ids AS bigint[]), CAST(:errors AS text[]), CAST(:delays AS double precision[]))
     AS later (id, error, delay)
 WHERE event.id = later.id AND event.shard IN (SELECT shard FROM ours)
@@ -235,13 +236,27 @@ _BURY = """
     DELETE FROM "{schema}".outbox AS event
     USING unnest(CAST(:ids AS bigint[]), CAST(:reasons AS text[])) AS dead (id, reason)
     WHERE event.id = dead.id AND event.shard IN (SELECT shard FROM ours)
-    RETURNING event.*, dead.reason
+    RETURNING event.*, dead.reason, event.attempts + 1 AS tried
 )
+"""
+
+# An infinite time says that only somebody's decision ends it.
+_FREEZE = """
+, given_up AS (
+    UPDATE "{schema}".outbox AS event
+    SET attempts = event.attempts + 1, last_error = dead.reason, not_before = 'infinity'
+    FROM unnest(CAST(:ids AS bigint[]), CAST(:reasons AS text[])) AS dead (id, reason)
+    WHERE event.id = dead.id AND event.shard IN (SELECT shard FROM ours)
+    RETURNING event.*, dead.reason, event.attempts AS tried
+)
+"""
+
+_LETTERS = """
 INSERT INTO "{schema}".dead_letters
     (queue, event_id, type, channel_id, message_id, payload, traceparent, occurred_at,
      sequence, attempts, reason)
 SELECT NULL, event_id, type, channel_id, message_id, payload, traceparent, occurred_at,
-       id, attempts + 1, reason
+       id, tried, reason
 FROM given_up
 """
 

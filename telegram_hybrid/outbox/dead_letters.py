@@ -172,20 +172,36 @@ def hold(connection: Connection, schema: str, ids: Sequence[int]) -> list[Stored
     return [StoredLetter(**row._mapping) for row in rows]
 
 
-def settle(
-    connection: Connection, schema: str, ids: Sequence[int], outcome: Outcome, note: str | None
-) -> int:
-    """Close open letters; return how many those were."""
-    values = {"ids": list(ids), "outcome": outcome.value, "note": note}
-    return connection.execute(sql(_SETTLE, schema), values).rowcount
+def replayed(connection: Connection, schema: str, ids: Sequence[int]) -> None:
+    """Close the letters of events that were put back."""
+    connection.execute(
+        sql(_SETTLE, schema), {"ids": list(ids), "outcome": Outcome.REPLAYED.value, "note": None}
+    )
+
+
+def discard(connection: Connection, schema: str, ids: Sequence[int], why: str) -> int:
+    """Close open letters, and let channels that one of them froze go on; return how many letters
+    those were."""
+    values = {"ids": list(ids), "outcome": Outcome.DISCARDED.value, "note": why}
+    found: int = connection.execute(sql(_DISCARD, schema), values).scalar_one()
+    return found
+
+
+def replayed_frozen(connection: Connection, schema: str, channel_id: int | None) -> None:
+    """Close the letters that freeze this channel, or any: their events are about to go on."""
+    connection.execute(sql(_REPLAY_FROZEN, schema), {"channel_id": channel_id})
 
 
 def revive(connection: Connection, schema: str, letters: Sequence[StoredLetter]) -> None:
     """Put the events back into the outbox, under their ids, in the given order.
 
-    The caller holds the channels' locks. The queues that gave them up forget that they did; for
-    all others the event is a duplicate (the inbox keeps what it knows of a letter's event).
+    One that froze its channel is there still, and goes out in its old place. The caller holds the
+    channels' locks. The queues that gave them up forget that they did; for all others the event
+    is a duplicate (the inbox keeps what it knows of a letter's event).
     """
+    values = {"ids": [letter.id for letter in letters]}
+    thawed = set(connection.execute(sql(_THAW, schema), values).scalars())
+    letters = [letter for letter in letters if letter.id not in thawed]
     connection.execute(
         sql(_FORGET, schema),
         {
@@ -306,6 +322,31 @@ UPDATE "{schema}".dead_letters
 SET settled_at = now(), outcome = :outcome, note = CAST(:note AS text)
 WHERE id = ANY(CAST(:ids AS bigint[])) AND settled_at IS NULL
 """
+
+# What a letter says of the row that freezes its channel.
+_FREEZES = """letter.queue IS NULL AND event.id = letter.sequence
+    AND event.event_id = letter.event_id AND event.not_before = 'infinity'"""
+
+_DISCARD = f"""
+WITH letter AS ({_SETTLE} RETURNING queue, sequence, event_id),
+gone AS (DELETE FROM "{{schema}}".outbox AS event USING letter WHERE {_FREEZES})
+SELECT count(*) FROM letter
+"""  # noqa: S608
+
+_THAW = f"""
+UPDATE "{{schema}}".outbox AS event SET not_before = NULL, attempts = 0
+FROM "{{schema}}".dead_letters AS letter
+WHERE letter.id = ANY(CAST(:ids AS bigint[])) AND {_FREEZES}
+RETURNING letter.id
+"""  # noqa: S608
+
+# Of channels that go on by a retry of all that the broker refused.
+_REPLAY_FROZEN = f"""
+UPDATE "{{schema}}".dead_letters AS letter SET settled_at = now(), outcome = 'replayed'
+FROM "{{schema}}".outbox AS event
+WHERE letter.settled_at IS NULL AND {_FREEZES}
+  AND (CAST(:channel_id AS bigint) IS NULL OR event.channel_id = :channel_id)
+"""  # noqa: S608
 
 _FORGET = """
 DELETE FROM "{schema}".inbox

@@ -8,6 +8,7 @@ from uuid import UUID
 import attrs
 from sqlalchemy import Connection
 
+from telegram_hybrid.outbox import dead_letters
 from telegram_hybrid.schema.postgres.sql import sql
 
 
@@ -46,7 +47,12 @@ def waiting(
 
 
 def retry(connection: Connection, schema: str, *, channel_id: int | None = None) -> int:
-    """Let refused events be tried at once, with all their attempts; return how many those are."""
+    """Let refused events be tried at once, with all their attempts; return how many those are.
+
+    Among them those that became dead letters and froze their channels: the letters are replayed.
+    """
+    # The letters first, as everybody who settles them locks them.
+    dead_letters.replayed_frozen(connection, schema, channel_id)
     return connection.execute(sql(_RETRY, schema), {"channel_id": channel_id}).rowcount
 
 

@@ -76,7 +76,7 @@ def test_a_look_walks_the_index_and_costs_the_same_for_ten_thousand_rows_and_a_h
 
 
 def test_a_shard_with_little_does_not_walk_over_one_with_much(redis_at: Stand):
-    """Seen to fail with `shard = ask.shard`: by the primary key it read the whole backlog."""
+    """Seen to fail with `shard = ask.shard`: the planner took the primary key."""
     fill(redis_at, ROWS, skewed=True)
     rows, index, blocks = look(redis_at, 0)
     print(f"{rows} rows in {blocks} blocks")

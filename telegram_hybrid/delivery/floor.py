@@ -49,6 +49,11 @@ class Floor:
         if self._mark is None and self._seen > self.floor:
             self._mark = (self._seen, number)
 
+    def kept(self, lowest: int | None) -> int:
+        """The floor for whoever knows nothing of what was found: `lowest` is the first id of it
+        that may still be there (None: none is)."""
+        return self.floor if lowest is None else min(self.floor, lowest - 1)
+
     def lower(self, lowest: int) -> None:
         """Have the ids from `lowest` on found again."""
         self.floor = min(self.floor, lowest - 1)

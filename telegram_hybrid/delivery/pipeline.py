@@ -111,6 +111,19 @@ class Pipeline:
         ids += self._answered.refused
         return ids
 
+    def lowest(self) -> dict[int, int]:
+        """The lowest id of the events here, {shard: id}."""
+        lowest: dict[int, int] = {}
+        answered = self._answered
+        for row in (
+            *(lane.waiting[0] for lane in self._lanes.values() if lane.waiting),
+            *(row for row, _ in self._flying.values()),
+            *answered.confirmed.values(),
+            *(row for row, _ in answered.refused.values()),
+        ):
+            lowest[row.shard] = min(row.id, lowest.get(row.shard, row.id))
+        return lowest
+
     def dropped(self) -> dict[int, int]:
         """What has to be read again since this was last asked: {shard: the lowest id}."""
         dropped, self._dropped = self._dropped, {}

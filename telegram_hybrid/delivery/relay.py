@@ -24,15 +24,15 @@ from telegram_hybrid.connect.postgres import transaction
 from telegram_hybrid.delivery.backoff import RECONNECT
 from telegram_hybrid.delivery.carried import change_of, seal_row, tell
 from telegram_hybrid.delivery.gauges import Recent, RelayCounters, RelayGauges
+from telegram_hybrid.delivery.holding import Holding
 from telegram_hybrid.delivery.pipeline import WINDOW, Pipeline
 from telegram_hybrid.delivery.publisher import Publisher, open_publisher
 from telegram_hybrid.delivery.settlement import MAX_ATTEMPTS, OnDead, decide
-from telegram_hybrid.delivery.shards import Shards
 from telegram_hybrid.delivery.wake import LocalWake, Wake
 from telegram_hybrid.delivery.worker import Worker, log
 from telegram_hybrid.errors import BrokerError, HybridError, InvalidInput, ServiceError
 from telegram_hybrid.model import Change, checks
-from telegram_hybrid.outbox import claims, leases
+from telegram_hybrid.outbox import claims
 from telegram_hybrid.outbox.claims import Burial, Postponement
 from telegram_hybrid.outbox.rows import OutboxRow
 from telegram_hybrid.schema.broker import Topology
@@ -49,11 +49,6 @@ POLL_FIRST, POLL_MOST = 0.05, 1.0
 FULL_LOOK = 60.0
 #: Seconds that a relay which was stopped waits for the answers to what is under way.
 FINISH = 5.0
-#: Share of a lease's time that is used: the rest is for those who wait for its end, and for clocks
-#: that do not run alike.
-LEASE_USED = 0.9
-#: Seconds between two renewals, at most.
-RENEW = 1.5
 
 
 class Relay(Worker):
@@ -100,22 +95,18 @@ class Relay(Worker):
         self._invalidate = invalidate
         self._wake = wake or LocalWake()
         self._topology = topology or Topology()
-        self._lease = leases.Lease(owner or f"relay-{uuid4().hex}")
-        self._lease_seconds = lease_seconds
-        self._valid_until = self._renew_at = 0.0
-        self._known = False  # whether others may count on this relay
         self._pipeline = Pipeline(window=checks.count("window", window, least=1), strict=strict)
+        self._holding = Holding(
+            engine, schema, owner or f"relay-{uuid4().hex}", lease_seconds, self._pipeline
+        )
         self._batch = checks.count("batch", batch, least=1)
         self._max_attempts = checks.count("max_attempts", max_attempts, least=1)
         self._on_dead = on_dead
         self._confirm_timeout = confirm_timeout
         self._publisher: Publisher | None = None
-        self._shards = Shards()
-        self._full_look_at = 0.0
+        self._full_look_at = monotonic() + FULL_LOOK
         self._settle_at = 0.0
         self._poll_at, self._poll_after = 0.0, POLL_FIRST
-        # The shards that are above the fair share, as long as something of theirs is under way.
-        self._leaving: frozenset[int] = frozenset()
         self._recent = Recent()
         self.counters = RelayCounters()
 
@@ -146,11 +137,11 @@ class Relay(Worker):
         the next step, which goes on from there.
         """
         before = self.counters.published
-        self._renew()
-        self._shards.expect()
+        self._holding.renew()
+        self._holding.shards.expect()
         self._read()
         while not self._pipeline.idle:
-            self._renew()
+            self._holding.renew()
             if not self._carry(ending=True):
                 self._sleep(SETTLE_AFTER)
         return self.counters.published - before
@@ -169,7 +160,7 @@ class Relay(Worker):
         return RelayGauges(
             backlog=backlog.events,
             oldest=backlog.age,
-            shards=len(self._lease.epochs),
+            shards=len(self._holding.lease.epochs),
             waiting=self._pipeline.waiting,
             unconfirmed=self._pipeline.flying,
             rate=self._recent.rate(now),
@@ -181,28 +172,14 @@ class Relay(Worker):
         """Give up the leases and the connection; legal at any time, and again."""
         self._drop_publisher()
         self._wake.close()
-        lease, self._lease = self._lease, leases.Lease(self._lease.owner)
-        self._pipeline.forget(lease.shards)
-        self._pipeline.retire(())
-        self._pipeline.dropped()
-        self._shards.end(lease.shards)
-        self._valid_until = self._renew_at = 0.0
-        known, self._known = self._known, False
-        self._leaving = frozenset()
-        if known:
-            try:
-                with transaction(self._engine) as connection:
-                    leases.release(connection, self._schema, lease)
-                    leases.leave(connection, self._schema, lease.owner)
-            except ServiceError as error:
-                log.warning("relay: leases are left to expire: %s", error)
+        self._holding.close()
 
     def _turn(self) -> bool:
         """Do what can be done without waiting; return whether that was anything."""
-        self._renew()
+        self._holding.renew()
         now = monotonic()
         if self._wake.wait(0.0) or now >= self._poll_at:
-            self._shards.expect()
+            self._holding.shards.expect()
         read = self._read()
         if read:
             self._poll_after = POLL_FIRST
@@ -215,12 +192,12 @@ class Relay(Worker):
         """Publish, hear what the broker answered, settle; return whether anything went on."""
         moved = self._exchange()
         moved += self._settle(at_once=ending and not self._pipeline.flying)
-        self._give_up()
+        self._holding.give_up()
         return moved > 0
 
     def _finish(self) -> None:
         """Wait for the answers to what is under way, and settle it."""
-        self._pipeline.retire(self._lease.shards)
+        self._pipeline.retire(self._holding.lease.shards)
         deadline = monotonic() + FINISH
         while not self._pipeline.idle and monotonic() < deadline:
             try:
@@ -236,79 +213,38 @@ class Relay(Worker):
         others = [] if number is None else [number]
         if self._pipeline.confirmed:
             seconds = min(seconds, SETTLE_AFTER)
-        due = min(self._poll_at, self._renew_at) - monotonic()
+        due = min(self._poll_at, self._holding.renew_at) - monotonic()
         if self._wake.wait(max(0.0, min(seconds, due)), others):
-            self._shards.expect()
-
-    def _renew(self) -> None:
-        now = monotonic()
-        if now < self._renew_at:
-            return
-        # Shorter than promised by the time that passes until another relay looks.
-        seconds = LEASE_USED * self._lease_seconds
-        self._known = True
-        with transaction(self._engine) as connection:
-            lease, share = leases.acquire(connection, self._schema, self._lease, seconds=seconds)
-        # The database's lease began after `now`.
-        self._valid_until = now + LEASE_USED * seconds
-        self._renew_at = now + min(RENEW, (1 - LEASE_USED) * self._lease_seconds)
-        changed = {
-            shard
-            for shard, epoch in (*self._lease.epochs.items(), *lease.epochs.items())
-            if self._lease.epochs.get(shard) != lease.epochs.get(shard)
-        }
-        self._lease = lease
-        if changed:
-            self._pipeline.forget(changed)
-        self._shards.end(changed)
-        self._shards.begin(changed & lease.epochs.keys())
-        leaving = frozenset(lease.shards[share:])
-        if leaving != self._leaving:
-            self._leaving = leaving
-            self._pipeline.retire(leaving)
-            self._shards.lower(self._pipeline.dropped())
-            self._shards.expect()
-
-    def _give_up(self) -> None:
-        """Give back shards that are above the fair share, once nothing of theirs is under way."""
-        done = [shard for shard in self._leaving if not self._pipeline.open_in(shard)]
-        if not done:
-            return
-        lease = self._lease
-        with transaction(self._engine) as connection:
-            given = leases.Lease(lease.owner, {shard: lease.epochs[shard] for shard in done})
-            leases.release(connection, self._schema, given)
-        self._leaving -= given.epochs.keys()
-        self._pipeline.retire(self._leaving)
-        kept = {shard: epoch for shard, epoch in lease.epochs.items() if shard not in given.epochs}
-        self._lease = leases.Lease(lease.owner, kept)
-        self._shards.end(done)
+            self._holding.shards.expect()
 
     def _read(self) -> int:
         """Fill up what is held ahead; return how many events that brought."""
-        if not self._lease.epochs:
+        if not self._holding.lease.epochs:
             return 0
         full = monotonic() >= self._full_look_at
         if full:
-            self._shards.expect()
-        held = -(-self._batch // len(self._lease.epochs))
-        asks = self._shards.asks(held, self._pipeline.waiting_in, self._leaving, full=full)
+            self._holding.shards.expect()
+        held = -(-self._batch // len(self._holding.lease.epochs))
+        asks = self._holding.shards.asks(
+            held, self._pipeline.waiting_in, self._holding.leaving, full=full
+        )
         if not asks:
             return 0
         with transaction(self._engine) as connection:
             found = claims.pending(connection, self._schema, asks, known=self._pipeline.known())
         if full:
             self._full_look_at = monotonic() + FULL_LOOK
-        self._shards.looked(asks, found)
+        self._holding.shards.looked(asks, found)
         if found.rows:
             self._forget_cached(found.rows)
             self._pipeline.offer(found.rows)
-        self._shards.lower(self._pipeline.dropped())
+        self._holding.shards.lower(self._pipeline.dropped())
         return len(found.rows)
 
     def _exchange(self) -> int:
         """Publish while the window and the lease last; return how many events and answers."""
         sent = answered = 0
+        lease_ends = self._holding.valid_until
         try:
             while True:
                 if self._publisher is not None:
@@ -317,11 +253,11 @@ class Relay(Worker):
                     self._recent.confirmed(receipt.seconds for receipt in receipts)
                     answered += len(receipts)
                 held_back = self._publisher is not None and self._publisher.blocked
-                if held_back or answered >= SETTLE or monotonic() >= self._valid_until:
+                if held_back or answered >= SETTLE or monotonic() >= lease_ends:
                     break
                 if not (rows := self._pipeline.take(BURST)):
                     break
-                self._connected().send([seal_row(row) for row in rows], until=self._valid_until)
+                self._connected().send([seal_row(row) for row in rows], until=lease_ends)
                 sent += len(rows)
         except BrokerError:
             self._drop_publisher()
@@ -358,11 +294,11 @@ class Relay(Worker):
             )
             for row, receipt in done.refused.values()
         ]
-        lease, schema = self._lease, self._schema
+        lease, schema = self._holding.lease, self._schema
         with transaction(self._engine) as connection:
             published, number = claims.delete(connection, schema, lease, list(done.confirmed))
         if number:
-            self._shards.deleted(number)
+            self._holding.shards.deleted(number)
         postponed = dead = 0
         if decisions:
             late = [each for each in decisions if isinstance(each, Postponement)]
@@ -371,12 +307,12 @@ class Relay(Worker):
                 dead = claims.bury(
                     connection, schema, lease, [e for e in decisions if isinstance(e, Burial)]
                 )
-            self._shards.expect()
+            self._holding.shards.expect()
             tell(late)
         self._recent.published(published, now)
         pipeline.settled(done)
         self._count(published=published, postponed=postponed, dead=dead)
-        self._shards.lower(self._pipeline.dropped())
+        self._holding.shards.lower(self._pipeline.dropped())
         return len(done.confirmed) + len(done.refused)
 
     def _forget_cached(self, rows: Sequence[OutboxRow]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from telegram_hybrid.delivery.floor import Floor
@@ -15,10 +16,10 @@ class Shards:
         self._floors: dict[int, Floor] = {}
         self._promising: set[int] = set()
 
-    def begin(self, shards: Iterable[int]) -> None:
-        """Hold these as well, or anew: look through all of them."""
-        for shard in shards:
-            self._floors[shard] = Floor()
+    def begin(self, floors: Mapping[int, int]) -> None:
+        """Hold these as well, or anew, and look through each from its floor on."""
+        for shard, floor in floors.items():
+            self._floors[shard] = Floor(floor)
             self._promising.add(shard)
 
     def end(self, shards: Iterable[int]) -> None:
@@ -49,21 +50,31 @@ class Shards:
 
     def looked(self, asks: Sequence[Ask], found: Found) -> None:
         """Note what was found."""
+        first: dict[int, int] = {}
         last: dict[int, int] = {}
         count: dict[int, int] = {}
         for row in found.rows:
-            last[row.shard] = row.id  # they come by id
+            first.setdefault(row.shard, row.id)  # they come by id
+            last[row.shard] = row.id
             count[row.shard] = count.get(row.shard, 0) + 1
         for ask in asks:
             full = count.get(ask.shard, 0) >= ask.room
             if not full:
                 self._promising.discard(ask.shard)
+            if first.get(ask.shard, math.inf) <= self._floors[ask.shard].floor:
+                # Never by itself: somebody restored the table, or its numbers began anew.
+                self._floors[ask.shard] = Floor(first[ask.shard] - 1)
             self._floors[ask.shard].looked(
                 last.get(ask.shard),
                 full=full,
                 frozen=found.frozen.get(ask.shard),
                 ended=found.ended,
             )
+
+    def floors(self, lowest: Mapping[int, int]) -> dict[int, int]:
+        """From where whoever holds the shards next has to look; `lowest` are the ids of the
+        first events of each shard that are in memory."""
+        return {shard: each.kept(lowest.get(shard)) for shard, each in self._floors.items()}
 
     def lower(self, dropped: Mapping[int, int]) -> None:
         """Have events found again, from {shard: the lowest id} on."""

@@ -8,6 +8,7 @@ a shard changes hands, and whatever a relay removes is removed only while its ep
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import attrs
 from sqlalchemy import Connection
@@ -29,14 +30,35 @@ class Lease:
         return sorted(self.epochs)
 
 
+@attrs.frozen(slots=True)
+class Grant:
+    """What a relay was given: the `lease` for it all, and for each of its shards the floor, at or
+    below which no event waits.
+
+    `share` is how many shards are fair. `next_end` is in how many seconds the first lease of
+    another relay ends, if that does not renew it (None: no other has any).
+    """
+
+    lease: Lease
+    share: int
+    floors: Mapping[int, int]
+    next_end: float | None
+
+
 def acquire(
-    connection: Connection, schema: str, held: Lease, *, seconds: float
-) -> tuple[Lease, int]:
+    connection: Connection,
+    schema: str,
+    held: Lease,
+    *,
+    seconds: float,
+    floors: Mapping[int, int] = MappingProxyType({}),
+) -> Grant:
     """Renew what `held.owner` has, and take what is free or expired, up to its fair share.
 
-    Returns the lease for it all, and that share: the shards divided by the relays that said within
-    the last `seconds` that they live. Who holds more, because another relay came, gives the rest
-    back with `release` once it has settled what is under way.
+    That is the shards divided by the relays that said within the last `seconds` that they live.
+    Who holds more, because another relay came, gives the rest back with `release` once it has
+    settled what is under way. `floors`, {shard: floor}, are kept for those shards whose epoch
+    still stands.
 
     A shard keeps its epoch only if `held` names that epoch. So a relay that was restarted under
     its old name begins with `Lease(name)`, gets its shards back at once, and fences off whatever
@@ -44,7 +66,7 @@ def acquire(
     """
     values = {"owner": held.owner, "seconds": seconds}
     connection.execute(sql(_REGISTER, schema), values)
-    living: int = connection.execute(sql(_LIVING, schema)).scalar_one()
+    living, next_end = connection.execute(sql(_LIVING, schema), {"owner": held.owner}).one()
     share = -(-SHARDS // max(1, living))
     rows = connection.execute(
         sql(_ACQUIRE, schema),
@@ -53,9 +75,11 @@ def acquire(
             "share": share,
             "shards": list(held.epochs.keys()),
             "epochs": list(held.epochs.values()),
+            "floors": [floors.get(shard) for shard in held.epochs],
         },
-    )
-    return Lease(held.owner, {shard: epoch for shard, epoch in rows}), share  # noqa: C416
+    ).all()
+    lease = Lease(held.owner, {row.shard: row.epoch for row in rows})
+    return Grant(lease, share, {row.shard: row.floor for row in rows}, next_end)
 
 
 def release(connection: Connection, schema: str, lease: Lease) -> None:
@@ -92,21 +116,26 @@ WHERE owner IN (
 """
 
 _LIVING = """
-SELECT count(*) FROM "{schema}".relays WHERE expires_at > clock_timestamp()
+SELECT count(*) AS living,
+       (SELECT CAST(extract(epoch FROM min(expires_at) - clock_timestamp()) AS double precision)
+        FROM "{schema}".relay_shards
+        WHERE owner <> :owner AND expires_at > clock_timestamp()) AS next_end
+FROM "{schema}".relays WHERE expires_at > clock_timestamp()
 """
 
 # SKIP LOCKED: a shard that another relay is taking at this moment is not worth waiting for.
 _ACQUIRE = """
 WITH kept AS (
-    SELECT relay_shards.shard, held.epoch AS held_epoch
+    SELECT relay_shards.shard, held.epoch AS held_epoch, held.floor
     FROM "{schema}".relay_shards
-    LEFT JOIN unnest(CAST(:shards AS smallint[]), CAST(:epochs AS bigint[]))
-        AS held (shard, epoch) ON held.shard = relay_shards.shard
+    LEFT JOIN unnest(
+        CAST(:shards AS smallint[]), CAST(:epochs AS bigint[]), CAST(:floors AS bigint[])
+    ) AS held (shard, epoch, floor) ON held.shard = relay_shards.shard
     WHERE relay_shards.owner = :owner
     ORDER BY relay_shards.shard
     FOR UPDATE OF relay_shards SKIP LOCKED
 ), free AS (
-    SELECT shard, NULL::bigint AS held_epoch
+    SELECT shard, NULL::bigint AS held_epoch, NULL::bigint AS floor
     FROM "{schema}".relay_shards
     WHERE owner IS NULL OR (owner <> :owner AND expires_at <= clock_timestamp())
     ORDER BY shard
@@ -118,11 +147,13 @@ WITH kept AS (
 UPDATE "{schema}".relay_shards AS lease
 SET epoch = CASE WHEN lease.owner = :owner AND lease.epoch = mine.held_epoch THEN lease.epoch
                  ELSE lease.epoch + 1 END,
+    floor = CASE WHEN lease.owner = :owner AND lease.epoch = mine.held_epoch
+                 THEN coalesce(mine.floor, lease.floor) ELSE lease.floor END,
     owner = :owner,
     expires_at = clock_timestamp() + make_interval(secs => :seconds)
 FROM mine
 WHERE lease.shard = mine.shard
-RETURNING lease.shard, lease.epoch
+RETURNING lease.shard, lease.epoch, lease.floor
 """
 
 _RELEASE = """

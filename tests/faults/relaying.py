@@ -42,7 +42,7 @@ def main() -> None:
 
         def noted(envelope: Any) -> Any:
             number = envelope.headers["cloudEvents_sequence"]
-            log.write(f"{monotonic()} {relay._valid_until} {number}\n")
+            log.write(f"{monotonic()} {relay._holding.valid_until} {number}\n")
             return build(envelope)
 
         publisher._amqp_message = noted

@@ -23,7 +23,7 @@ from telegram_hybrid.settings import Settings
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 PROGRAM = Path(__file__).with_name("relaying.py")
-LEASE = 4.0
+LEASE = 6.0
 CHANNELS = tuple(range(-1032, -1000))
 
 #: Who deleted what, and whose the shard was.
@@ -131,7 +131,7 @@ def test_two_relays_then_four_then_one_killed_and_one_asleep(at: Stand, tmp_path
         until(lambda: sum(n for name, n in relays.shares().items() if name != "relay-0") == SHARDS)
         moved = time.monotonic() - began
         print(f"all shards of the killed one are taken over after {moved:.1f} s")
-        assert moved < LEASE + 3.0  # a busy machine may let the others wait
+        assert moved < LEASE
 
         relays.signal("relay-1", signal.SIGSTOP)
         slept_at = time.monotonic()

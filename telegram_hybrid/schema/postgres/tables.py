@@ -213,6 +213,8 @@ def _outbox(tables: MetaData) -> None:
         Column("owner", Text),
         Column("epoch", BigInteger, nullable=False, server_default=text("0")),
         Column("expires_at", _TIME),
+        # Nothing at or below this id waits in the shard.
+        Column("floor", BigInteger, nullable=False, server_default=text("0")),
         PrimaryKeyConstraint("shard", name="relay_shards_pkey"),
         CheckConstraint("(owner IS NULL) = (expires_at IS NULL)", name="relay_shards_lease_whole"),
     )

@@ -43,7 +43,8 @@ class Writers(RuleBasedStateMachine):
     """A shard, its writers, and a relay that looks and deletes, as PostgreSQL orders them.
 
     Broken on purpose, each found here: rising to what was seen without waiting for what `ended`;
-    a mark without the look at `full` or at `frozen`.
+    a mark without the look at `full` or at `frozen`; keeping the floor for the next relay without
+    the look at what was found and is not deleted.
     """
 
     def __init__(self) -> None:
@@ -124,6 +125,13 @@ class Writers(RuleBasedStateMachine):
                 del self.found[number]
                 self.order[channel].remove(number)
             self.floor.lower(held[0])
+
+    @rule()
+    def another_relay_goes_on_from_the_kept_floor(self) -> None:
+        self.floor = Floor(self.floor.kept(min(self.found, default=None)))
+        for number, channel in self.found.items():
+            self.order[channel].remove(number)  # it is published again
+        self.found = {}
 
     @precondition(lambda self: self.frozen)
     @rule(channel=st.sampled_from(CHANNELS))

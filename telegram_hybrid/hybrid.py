@@ -190,10 +190,12 @@ class Hybrid:
             )
 
     def maintain(self, **options: Any) -> Forgotten:
-        """Forget inbox rows older than a week and dead letters settled long ago; run it daily.
+        """Forget inbox rows older than `Settings.inbox_window`, and dead letters settled long ago;
+        run it daily.
 
         `options` are those of `delivery.maintenance.maintain`.
         """
+        options.setdefault("inbox_window", self.settings.inbox_window)
         return maintain(self._connection, self._schema, **options)
 
     def health(self, *, seconds: float = SECONDS) -> Health:

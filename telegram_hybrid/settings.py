@@ -19,6 +19,10 @@ _QUERY = re.compile(r"[^=&]+=[^&]*(&[^=&]+=[^&]*)*")
 _EXCHANGE = re.compile(r"[A-Za-z0-9_.:-]{1,200}")
 _DATABASE_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 _REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+socket", "redis+sentinel")
+#: The least seconds for which a queue may be told to remember what it has dealt with. That exceeds
+#: the longest redelivery, which is of an event whose consumer hangs: RabbitMQ takes it back after
+#: `consumer_timeout`, 30 minutes by default.
+LEAST_INBOX_WINDOW = 3_600.0
 _BROKER_SCHEMES = ("amqp", "amqps", "pyamqp", "redis", "rediss", "redis+socket")
 
 
@@ -108,6 +112,14 @@ def _positive(_: object, attribute: attrs.Attribute[Any], value: float) -> None:
         raise ConfigurationError(f"{attribute.name}: expected 0 < number < 1e9, got {value}")
 
 
+def _inbox_window(_: object, attribute: attrs.Attribute[float], value: float) -> None:
+    if not LEAST_INBOX_WINDOW <= value < 1e9:
+        raise ConfigurationError(
+            f"{attribute.name}: expected {LEAST_INBOX_WINDOW:g} <= seconds < 1e9, got {value}: "
+            "it has to be longer than any redelivery takes"
+        )
+
+
 @attrs.frozen(slots=True, kw_only=True)
 class Settings:
     """Everything `connect` needs. Durations are seconds; passwords never show in `repr`.
@@ -117,7 +129,8 @@ class Settings:
     long a call looks for a connection to the database, `statement_timeout` how long it waits for
     one answer. Every `cache_audit_every` seconds (None: never) a hundred cached values are compared
     with the database. For `cache_keep_last` seconds (None: not at all) a message and a window are
-    remembered after they were cached, for reads that allow them to be stale. `database_schema`,
+    remembered after they were cached, for reads that allow them to be stale. For `inbox_window`
+    seconds, an hour at least, a queue knows what it has dealt with. `database_schema`,
     `redis_prefix` and `exchange` keep systems apart that share servers. Raises
     `ConfigurationError` naming the setting.
     """
@@ -153,6 +166,7 @@ class Settings:
     cache_keep_last: float | None = attrs.field(
         default=None, validator=attrs.validators.optional(_positive)
     )
+    inbox_window: float = attrs.field(default=7 * 86_400.0, validator=_inbox_window)
     pool_size: int = attrs.field(default=10, validator=_positive)
     connect_timeout: float = attrs.field(default=5.0, validator=_positive)
     statement_timeout: float = attrs.field(default=60.0, validator=_positive)
@@ -184,7 +198,7 @@ class Settings:
         TELEGRAM_RABBITMQ_EXCHANGE; lives of cached values in seconds:
         TELEGRAM_REDIS_MESSAGE_TTL and TELEGRAM_REDIS_SEEN_TTL.
         TELEGRAM_CACHE_AUDIT_EVERY and TELEGRAM_CACHE_KEEP_LAST (seconds) are `cache_audit_every`
-        and `cache_keep_last`.
+        and `cache_keep_last`, TELEGRAM_INBOX_WINDOW (seconds) is `inbox_window`.
         """
         env = os.environ if environ is None else environ
         database = env.get("TELEGRAM_DATABASE_URL") or _from_parts(
@@ -220,6 +234,7 @@ _OURS: Mapping[str, tuple[str, type[str] | type[float]]] = {
     "TELEGRAM_RABBITMQ_EXCHANGE": ("exchange", str),
     "TELEGRAM_REDIS_MESSAGE_TTL": ("message_ttl", float),
     "TELEGRAM_REDIS_SEEN_TTL": ("seen_ttl", float),
+    "TELEGRAM_INBOX_WINDOW": ("inbox_window", float),
     "TELEGRAM_CACHE_KEEP_LAST": ("cache_keep_last", float),
     "TELEGRAM_CACHE_AUDIT_EVERY": ("cache_audit_every", float),
 }

@@ -23,8 +23,13 @@ def _group() -> None:
 @app.command()
 def run(
     inbox_days: Annotated[
-        float, typer.Option(help="Keep what queues have dealt with for so many days.")
-    ] = 7.0,
+        float | None,
+        typer.Option(
+            help="Keep what queues have dealt with for so many days; TELEGRAM_INBOX_WINDOW "
+            "(seconds), or a week, unless given.",
+            show_default=False,
+        ),
+    ] = None,
     letter_days: Annotated[
         float, typer.Option(help="Keep replayed and discarded dead letters for so many days.")
     ] = 90.0,
@@ -46,7 +51,8 @@ def run(
     from telegram_hybrid.delivery.maintenance import DAY
 
     with store() as hybrid:
-        done = hybrid.maintain(inbox_window=inbox_days * DAY, letter_window=letter_days * DAY)
+        window = {} if inbox_days is None else {"inbox_window": inbox_days * DAY}
+        done = hybrid.maintain(letter_window=letter_days * DAY, **window)
     if json:
         print_json(attrs.asdict(done))
     else:

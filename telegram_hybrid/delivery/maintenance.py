@@ -11,13 +11,9 @@ from sqlalchemy import Connection
 
 from telegram_hybrid.errors import InvalidInput
 from telegram_hybrid.outbox import housekeeping, inbox
+from telegram_hybrid.settings import LEAST_INBOX_WINDOW
 
 DAY = 86_400.0
-#: Seconds for which a queue remembers the events that it has dealt with.
-INBOX_WINDOW = 7 * DAY
-#: The least that may be asked for. It exceeds the longest redelivery, which is that of an event
-#: whose consumer hangs: RabbitMQ takes it back after `consumer_timeout`, 30 minutes by default.
-LEAST_WINDOW = 3_600.0
 #: Seconds for which settled dead letters stay as history.
 LETTER_WINDOW = 90 * DAY
 #: Rows in one transaction, and seconds between two of them, in which others have the disk.
@@ -36,7 +32,7 @@ def maintain(
     transaction: Callable[[], AbstractContextManager[Connection]],
     schema: str,
     *,
-    inbox_window: float = INBOX_WINDOW,
+    inbox_window: float,
     letter_window: float = LETTER_WINDOW,
     batch: int = BATCH,
     pause: float = PAUSE,
@@ -49,10 +45,11 @@ def maintain(
     after its row is forgotten is handled again; one that was never handled is so at any age.
     Raises `InvalidInput` for an inbox window below an hour, and `DatabaseError`.
     """
-    if not inbox_window >= LEAST_WINDOW:
+    if not inbox_window >= LEAST_INBOX_WINDOW:
         raise InvalidInput(
             "inbox_window",
-            f"{inbox_window:g} s; at least {LEAST_WINDOW:g} s, longer than any redelivery takes",
+            f"{inbox_window:g} s; at least {LEAST_INBOX_WINDOW:g} s, longer than any redelivery"
+            " takes",
         )
     if not letter_window >= 0:
         raise InvalidInput("letter_window", f"{letter_window:g} s; at least 0")

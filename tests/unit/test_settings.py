@@ -39,10 +39,12 @@ def test_what_is_ours_on_the_servers_has_variables_too() -> None:
         "TELEGRAM_RABBITMQ_EXCHANGE": "second.messages",
         "TELEGRAM_REDIS_MESSAGE_TTL": "60",
         "TELEGRAM_REDIS_SEEN_TTL": "1.5",
+        "TELEGRAM_INBOX_WINDOW": "7200",
     }
     found = Settings.from_env(PARTS | ours)
     assert (found.database_schema, found.redis_prefix) == ("second", "two")
     assert (found.exchange, found.message_ttl, found.seen_ttl) == ("second.messages", 60.0, 1.5)
+    assert found.inbox_window == 7200.0
     assert Settings.from_env(PARTS | dict.fromkeys(ours, "")) == Settings.from_env(PARTS)
 
 
@@ -142,6 +144,8 @@ def test_a_password_in_the_query_is_neither_in_the_repr_nor_in_the_engine_s() ->
         ({"TELEGRAM_DB_HOST": "db", "TELEGRAM_REDIS_SEEN_TTL": "2h"}, "TELEGRAM_REDIS_SEEN_TTL"),
         ({"TELEGRAM_DB_HOST": "db", "TELEGRAM_REDIS_SEEN_TTL": "inf"}, "seen_ttl"),
         ({"TELEGRAM_DB_HOST": "db", "TELEGRAM_REDIS_MESSAGE_TTL": "0"}, "message_ttl"),
+        ({"TELEGRAM_DB_HOST": "db", "TELEGRAM_INBOX_WINDOW": "3599"}, "inbox_window"),
+        ({"TELEGRAM_DB_HOST": "db", "TELEGRAM_INBOX_WINDOW": "nan"}, "inbox_window"),
         ({"TELEGRAM_DB_HOST": "db", "TELEGRAM_REDIS_URL": "localhost:6379"}, "redis_url"),
     ],
 )

@@ -6,9 +6,11 @@ import threading
 from functools import partial
 from typing import Any
 
+import attrs
 import pytest
 from stand import Handler, Stand, publish, until
 
+from telegram_hybrid import connect
 from telegram_hybrid.connect import postgres
 from telegram_hybrid.delivery.maintenance import DAY, Forgotten, maintain
 from telegram_hybrid.errors import InvalidInput
@@ -17,6 +19,7 @@ pytestmark = pytest.mark.integration
 
 
 def housekeeping(at: Stand, **options: Any) -> Forgotten:
+    options.setdefault("inbox_window", at.settings.inbox_window)
     return maintain(partial(postgres.transaction, at.engine), at.schema, **options)
 
 
@@ -91,6 +94,14 @@ def test_settled_letters_go_after_their_window_and_open_ones_never(redis_at: Sta
 def test_a_window_shorter_than_a_redelivery_is_refused(redis_at: Stand, window: float):
     with pytest.raises(InvalidInput, match="inbox_window"):
         housekeeping(redis_at, inbox_window=window)
+
+
+def test_the_window_is_the_one_of_the_settings_unless_told(redis_at: Stand):
+    # Broken on purpose: with the default of the settings in its place all stayed.
+    remember(redis_at, 3, days=2)
+    with connect(attrs.evolve(redis_at.settings, inbox_window=DAY)) as hybrid:
+        assert hybrid.maintain(inbox_window=3 * DAY).inbox == 0
+        assert hybrid.maintain().inbox == 3
 
 
 def test_a_consumer_works_while_housekeeping_runs(redis_at: Stand):

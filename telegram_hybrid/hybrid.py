@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from functools import partial
@@ -29,6 +29,7 @@ from telegram_hybrid.delivery.worker import Worker
 from telegram_hybrid.errors import ConfigurationError
 from telegram_hybrid.health import SECONDS, Health, check
 from telegram_hybrid.model import ChannelWrite
+from telegram_hybrid.outbox import heads
 from telegram_hybrid.repositories.channels import Channels
 from telegram_hybrid.repositories.messages import Messages
 from telegram_hybrid.repositories.partitions import Partitions
@@ -135,6 +136,7 @@ class Hybrid:
             self._schema,
             self._open_broker(),
             self.cache.repair,
+            self._recall,
             wake,
             topology=self._topology,
             **options,
@@ -266,6 +268,15 @@ class Hybrid:
 
     def _connection(self) -> AbstractContextManager[Connection]:
         return postgres.transaction(self.engine)
+
+    def _recall(self, shards: Set[int]) -> None:
+        """Have the cache repaired where a relay may have died that should have done it."""
+
+        def changed(seconds: float) -> dict[int, int]:
+            with self._connection() as connection:
+                return heads.changed(connection, self._schema, shards, seconds)
+
+        self.cache.recall(changed)
 
     def _follow(self, client: Redis) -> None:
         """Have the cache told when another server, or another run of it, answers."""

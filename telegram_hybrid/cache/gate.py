@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Event, RLock, Thread
 from time import monotonic
 
@@ -98,6 +98,12 @@ class Gate:
         """An invalidation did not reach Redis: no hit is trusted until it has been repeated."""
         with self._lock:
             self._ledger.owe(writes)
+            self._look()
+
+    def owe_whole(self, versions: Mapping[int, int]) -> None:
+        """Of writes to these channels Redis may not have been told: {channel_id: version}."""
+        with self._lock:
+            self._ledger.owe_whole(versions)
             self._look()
 
     def moved(self) -> None:

@@ -10,7 +10,7 @@ beyond `CHANNELS` of those everything, which is then forgotten by going through 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import attrs
 
@@ -51,6 +51,13 @@ class Stale:
         for write in writes:
             changes = {change.key.message_id: change.version for change in write.changes}
             self._add(write.channel_id, write.version, changes)
+
+    def add_whole(self, versions: Mapping[int, int]) -> None:
+        """Take in that channels were written to, nobody knows where: {channel_id: version}."""
+        for channel_id, version in versions.items():
+            self._add(channel_id, version, {})
+            if not self.everything:
+                self._make_whole(channel_id)
 
     def merge(self, other: Stale) -> None:
         """Take in what is in another."""
@@ -129,6 +136,10 @@ class Ledger:
     def owe(self, writes: Iterable[ChannelWrite]) -> None:
         """Redis could not be told of this, or did not say that it was."""
         self._owed.add(writes)
+
+    def owe_whole(self, versions: Mapping[int, int]) -> None:
+        """Redis may not have been told of some writes to these channels: {channel_id: version}."""
+        self._owed.add_whole(versions)
 
     def moved(self, now: float) -> None:
         """Another server is the master: it may lack what the last one acknowledged."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from hashlib import sha256
 from typing import Any, TypeVar
@@ -202,6 +202,17 @@ class MessageCache:
         if not writes or self._store is None:
             return True
         return self._store.ask(Invalidate(writes, repair=True)) is True
+
+    def recall(self, changed: Callable[[float], Mapping[int, int]]) -> None:
+        """Repair what nobody is left to repair: to be called by who takes over some channels.
+
+        `changed` gets a number of seconds and returns the channels written to in them, as
+        {channel_id: version}. Of those that Redis was never told of, because the writer and
+        whoever should have repaired it died while Redis was out of reach, every value goes.
+        """
+        if self._store is not None:
+            # Longer than a tombstone lives, so that a transaction may have been open for a while.
+            self._store.recall(changed(2 * self._protocol.lives.tombstone))
 
     def wake(self) -> None:
         """Tell relays that rows were committed: at once, or at the end of `wake.INTERVAL`."""

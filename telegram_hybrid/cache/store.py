@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import compress
 from time import monotonic
 from typing import Any
@@ -44,6 +44,8 @@ _log = logging.getLogger("telegram_hybrid.cache")
 _UNREACHABLE = "unreachable"
 #: Channels in one round trip of invalidations that are repeated.
 _BATCH = 100
+#: Tombstones that are read in one round trip.
+_STEP = 1000
 
 
 class Store:
@@ -92,6 +94,24 @@ class Store:
         if gate.turn != turn and isinstance(request, Get | GetResult):
             return None
         return reply
+
+    def recall(self, heads: Mapping[int, int]) -> None:
+        """Have it forget the channels whose tombstone is older than these versions, or lacking."""
+        told: dict[int, int] = {}
+        channels = list(heads)
+        try:
+            for at in range(0, len(channels) if self.gate.reachable else 0, _STEP):
+                some = channels[at : at + _STEP]
+                pipeline = self._redis.pipeline(transaction=False)
+                for channel_id in some:
+                    pipeline.get(self._keys.tombstone(channel_id))
+                replies = pipeline.execute(raise_on_error=False)
+                told |= {c: _version(reply) for c, reply in zip(some, replies, strict=True)}
+        except (RedisError, OSError) as failure:
+            self._lost(failure)
+        untold = {c: version for c, version in heads.items() if told.get(c, 0) < version}
+        if untold:
+            self.gate.owe_whole(untold)
 
     def begin(self) -> None:
         """Have locks and threads of our own, in a forked child; its gate sees to itself."""
@@ -367,6 +387,11 @@ def _first_error(replies: Sequence[Any]) -> Exception | None:
 def _is_timeout(error: BaseException) -> bool:
     kinds = (TimeoutError, redis.exceptions.TimeoutError)
     return isinstance(error, kinds) or isinstance(error.__cause__, kinds)
+
+
+def _version(tombstone: Any) -> int:
+    plain = isinstance(tombstone, bytes) and len(tombstone) <= 19 and tombstone.isdigit()
+    return int(tombstone) if plain else 0
 
 
 def _is_generation(reply: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Set
 from time import monotonic
 
 from sqlalchemy import Engine
@@ -27,16 +28,24 @@ class Holding:
     """The lease of one relay, for `seconds` at a time, and the `shards` under it.
 
     What is lost to another relay, the `pipeline` forgets; of what is above the fair share, it
-    publishes nothing more. The methods raise `DatabaseError`.
+    publishes nothing more. `recall` gets the shards that were another's, or nobody's, before they
+    are worked on. The methods raise `DatabaseError`.
     """
 
     def __init__(
-        self, engine: Engine, schema: str, owner: str, seconds: float, pipeline: Pipeline
+        self,
+        engine: Engine,
+        schema: str,
+        owner: str,
+        seconds: float,
+        pipeline: Pipeline,
+        recall: Callable[[Set[int]], object],
     ) -> None:
         self._engine = engine
         self._schema = schema
         self._seconds = seconds
         self._pipeline = pipeline
+        self._recall = recall
         self.shards = Shards()
         self.lease = Lease(owner)
         #: When it is too late to publish, and when to renew, on the monotonic clock.
@@ -59,17 +68,16 @@ class Holding:
             grant = leases.acquire(
                 connection, self._schema, self.lease, seconds=seconds, floors=floors
             )
+        held, ours = self.lease.epochs, grant.lease.epochs
+        changed = {shard for shard in (*held, *ours) if held.get(shard) != ours.get(shard)}
+        if begun := changed & ours.keys():
+            self._recall(begun)
         # The database's lease began after `now`.
         self.valid_until = now + LEASE_USED * seconds
         self.renew_at = now + min(RENEW, (1 - LEASE_USED) * self._seconds)
         if grant.next_end is not None:
             self.renew_at = min(self.renew_at, monotonic() + grant.next_end + TAKE_AFTER)
-        held, self.lease = self.lease, grant.lease
-        changed = {
-            shard
-            for shard, epoch in (*held.epochs.items(), *self.lease.epochs.items())
-            if held.epochs.get(shard) != self.lease.epochs.get(shard)
-        }
+        self.lease = grant.lease
         if changed:
             self._pipeline.forget(changed)
         self.shards.end(changed)

@@ -11,7 +11,7 @@ least the version of its event, also when the writer died before doing it (P5).
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from threading import Event
 from time import monotonic
 from uuid import uuid4
@@ -56,7 +56,8 @@ class Relay(Worker):
 
     `broker` opens a connection (`connect.broker.open_broker`); it is called again after every
     loss. `invalidate` gets the changes of events before they are published; its failing stops
-    nothing. `wake` cuts the polling short. `owner` names this relay in the leases: a relay that
+    nothing. `recall` gets shards that were another's, or nobody's, before they are worked on.
+    `wake` cuts the polling short. `owner` names this relay in the leases: a relay that
     gets the name of one that died takes its shards over at once, instead of after
     `lease_seconds`; two living relays must not share one.
 
@@ -74,6 +75,7 @@ class Relay(Worker):
         schema: str,
         broker: Callable[[], kombu.Connection],
         invalidate: Callable[[list[Change]], object] | None = None,
+        recall: Callable[[Set[int]], object] = lambda _: None,
         wake: Wake | None = None,
         *,
         topology: Topology | None = None,
@@ -96,9 +98,8 @@ class Relay(Worker):
         self._wake = wake or LocalWake()
         self._topology = topology or Topology()
         self._pipeline = Pipeline(window=checks.count("window", window, least=1), strict=strict)
-        self._holding = Holding(
-            engine, schema, owner or f"relay-{uuid4().hex}", lease_seconds, self._pipeline
-        )
+        owner = owner or f"relay-{uuid4().hex}"
+        self._holding = Holding(engine, schema, owner, lease_seconds, self._pipeline, recall)
         self._batch = checks.count("batch", batch, least=1)
         self._max_attempts = checks.count("max_attempts", max_attempts, least=1)
         self._on_dead = on_dead

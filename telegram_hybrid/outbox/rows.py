@@ -116,10 +116,11 @@ WITH event AS MATERIALIZED (
 ), reached AS (
     SELECT channel_id, max(version) AS version FROM event GROUP BY channel_id
 ), heads AS (
-    INSERT INTO "{schema}".channel_heads AS head (channel_id, version)
-    SELECT channel_id, version FROM reached
+    INSERT INTO "{schema}".channel_heads AS head (channel_id, version, changed_at)
+    SELECT channel_id, version, clock_timestamp() FROM reached
     ON CONFLICT (channel_id) DO UPDATE
-    SET version = EXCLUDED.version WHERE head.version < EXCLUDED.version
+    SET version = EXCLUDED.version, changed_at = EXCLUDED.changed_at
+    WHERE head.version < EXCLUDED.version
 )
 SELECT reached.channel_id, coalesce(before.version, 0)
 FROM reached

@@ -10,11 +10,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from statistics import median
 from urllib.parse import quote
 
 import attrs
 import pytest
+import redis
+from servers.pausable import Pausable
 from servers.redis_ha import Node, RedisHA
 from servers.stack import NativeStack
 from servers.valkey import Valkey
@@ -293,3 +296,43 @@ def test_a_redis_that_restarts_with_an_old_file_is_emptied_before_it_is_believed
             assert [each.old for each in readers] == [[], []]
     finally:
         node.kill()
+
+
+def test_what_a_writer_and_a_relay_took_to_their_graves_the_next_relay_repairs(
+    hybrid: Hybrid, valkey: Valkey
+) -> None:
+    """P5: both die while Redis is out of their reach, and it has what it had.
+
+    The other channel, of which Redis knows all, keeps its values. Seen to fail: with a `recall`
+    that does nothing, the old text was served until it expired.
+    """
+    other = CHANNEL - 1
+    queue = f"{hybrid.settings.exchange}.graves"
+    with stores(hybrid, [valkey.url] * 2) as (reader, heir):
+        way = Pausable(Path(valkey.url.removeprefix("unix://")))
+        with stores(hybrid, [f"redis://127.0.0.1:{way.port}"]) as (doomed,):
+            editor = Editor(doomed, 1)
+            doomed.messages.save(make_message(channel_id=other, message_id=1))
+            doomed.consume(lambda event, tx: None, queue=queue).declare()
+            relay = doomed.relay()
+            relay.start()
+            until(lambda: relay.backlog().events == 0, 10)
+            key = reader.cache.keys.message(other, 1)
+            for channel_id in (CHANNEL, other):
+                reader.messages.get(channel_id, 1)
+            way.close()
+            editor.edit()
+            until(lambda: relay.backlog().events == 0, 10)
+            assert relay.stop()
+        # With the writer and the relay, what they knew is gone. Nobody else has noticed anything.
+        found = reader.messages.get(CHANNEL, 1)
+        assert found is not None
+        assert found.text == "0", "Redis had nothing old: nothing is shown here"
+        relay = heir.relay()
+        relay.start()
+        began = time.monotonic()
+        until(lambda: (reader.messages.get(CHANNEL, 1) or found).text == "1", 10)
+        print(f"\nrepaired {time.monotonic() - began:.2f} s after the next relay began")
+        assert heir.cache.stats().repaired == 1
+        with redis.Redis.from_url(valkey.url) as client:
+            assert client.exists(key), "a channel that Redis knows all of lost its values"

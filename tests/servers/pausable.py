@@ -6,12 +6,13 @@ import contextlib
 import socket
 import struct
 import threading
+from pathlib import Path
 
 
 class Pausable:
-    """Listens on 127.0.0.1:`port` and forwards to a port; `close` ends all connections."""
+    """Listens on 127.0.0.1:`port`, forwards to a port or socket; `close` ends all connections."""
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int | Path) -> None:
         self._target = target
         self._flowing = threading.Event()
         self._flowing.set()
@@ -62,7 +63,7 @@ class Pausable:
             except OSError:
                 return
             try:
-                server = socket.create_connection(("127.0.0.1", self._target))
+                server = self._connected()
             except OSError:
                 client.close()  # nobody serves there at this moment
                 continue
@@ -71,6 +72,13 @@ class Pausable:
             for source, sink, held in ((client, server, False), (server, client, True)):
                 pump = threading.Thread(target=self._pump, args=(source, sink, held), daemon=True)
                 pump.start()
+
+    def _connected(self) -> socket.socket:
+        if isinstance(self._target, int):
+            return socket.create_connection(("127.0.0.1", self._target))
+        server = socket.socket(socket.AF_UNIX)
+        server.connect(str(self._target))
+        return server
 
     def _pump(self, source: socket.socket, sink: socket.socket, held: bool) -> None:
         with contextlib.suppress(OSError):

@@ -163,6 +163,7 @@ def _channel_heads(tables: MetaData) -> None:
         tables,
         Column("channel_id", BigInteger, autoincrement=False),
         Column("version", BigInteger, nullable=False),
+        Column("changed_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
         PrimaryKeyConstraint("channel_id", name="channel_heads_pkey"),
         postgresql_with={
             "fillfactor": "50",

@@ -127,6 +127,19 @@ def test_a_thread_that_a_fork_left_behind_leaves_its_debt() -> None:
     assert told(book.begin()) == {-1: (5, {7: 5})}
 
 
+def test_channels_of_which_nobody_knows_the_messages_are_owed_as_a_whole() -> None:
+    book = Ledger()
+    book.owe([write(-1, 5, 7), write(-2, 6, 8)])
+    book.owe_whole({-1: 9, -3: 4})
+    stale = book.begin()
+    assert told(stale) == {-1: (9, {}), -2: (6, {8: 6}), -3: (4, {})}
+    assert stale.whole == {-1, -3}
+    book.settle(0.0, applied=True)
+    assert not book.is_owing
+    book.owe_whole({-number: 1 for number in range(1, CHANNELS + 2)})
+    assert book.begin().everything
+
+
 def test_one_channel_too_large_is_forgotten_as_a_whole_and_others_are_not() -> None:
     stale = Stale()
     stale.add([write(-2, 3, 1)])

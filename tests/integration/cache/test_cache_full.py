@@ -7,6 +7,7 @@ and the next reader waits for it).
 import shutil
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import attrs
 import pytest
@@ -101,7 +102,7 @@ def test_a_lease_won_before_redis_was_full_is_given_back(
         client.config_set("maxmemory", 1)
         return loader(request)
 
-    loader = store.messages._by_ids(CHANNEL)
+    loader = partial(store.messages._by_ids, CHANNEL)
     found = store.cache.get(CHANNEL, 7, load_while_it_fills_up)
     assert found is not None
     assert found.message_id == 7

@@ -42,7 +42,8 @@ def delayed(host: str, port: int, seconds: float) -> Iterator[int]:
             rest = asyncio.all_tasks(loop)
             for each in rest:
                 each.cancel()
-            loop.run_until_complete(asyncio.gather(*rest, return_exceptions=True))
+            if rest:
+                loop.run_until_complete(asyncio.gather(*rest, return_exceptions=True))
             loop.close()
 
     thread = Thread(target=run, daemon=True)

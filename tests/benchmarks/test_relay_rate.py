@@ -66,6 +66,21 @@ def purge(at: Stand) -> None:
     connection.release()
 
 
+def taken(at: Stand, events: int) -> set[str]:
+    """Take all messages out of the queue, which have to be so many, and return their ids."""
+    found: list[str] = []
+    with at.broker() as connection:
+        channel = connection.channel()
+        channel.basic_consume(
+            at.queue, no_ack=True, callback=lambda each: found.append(each.properties["message_id"])
+        )
+        while len(found) < events:
+            connection.drain_events(timeout=30)
+        channel.queue_declare(at.queue, passive=True)  # answered after what was there before
+    assert len(found) == events
+    return set(found)
+
+
 def relayed(at: Stand, events: int, **options: Any) -> float:
     """Seconds from a relay's start until `events` are published and deleted."""
     relay = at.relay(**options)
@@ -153,16 +168,23 @@ def further(at: Stand, seconds: float) -> Iterator[Stand]:
 
 @pytest.mark.parametrize("milliseconds", [0, 2])
 def test_relay_beside_a_bare_publisher(at: Stand, milliseconds: int) -> None:
+    """Both deliver all of theirs once: the queue holds what the outbox held."""
     with further(at, milliseconds / 1000) as there:
 
         def relay(**options: Any) -> float:
             purge(at)
             fill(at, EVENTS)
-            return relayed(there, EVENTS, **options)
+            stored = {str(row.event_id) for row in at.rows("SELECT event_id FROM {s}.outbox")}
+            seconds = relayed(there, EVENTS, **options)
+            assert taken(at, EVENTS) == stored
+            assert at.outbox() == []
+            return seconds
 
         def limit() -> float:
             purge(at)
-            return bare(there, there.settings.broker_url or "", EVENTS)
+            seconds = bare(there, there.settings.broker_url or "", EVENTS)
+            assert len(taken(at, EVENTS)) == 1, "all have the same id"
+            return seconds
 
         compare(
             {

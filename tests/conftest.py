@@ -1,6 +1,7 @@
 """What every test can use: the run's header, the skip policy, and the servers."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Generator, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -14,6 +15,16 @@ __all__ = ["pytest_sessionfinish", "pytest_terminal_summary"]  # hooks, found he
 # A busy machine makes examples slow; that says nothing about the property.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+
+
+# Hundreds of tests start a Python; it need not compile the package every time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+@pytest.hookimpl(wrapper=True, optionalhook=True)
+def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
+    """For `-n auto` one worker more than processors: much of a run is waiting for servers."""
+    return (yield) + 1
 
 
 def pytest_report_header() -> list[str]:

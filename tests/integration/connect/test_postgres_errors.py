@@ -26,7 +26,8 @@ from telegram_hybrid.errors import (
 )
 from telegram_hybrid.settings import Settings
 
-pytestmark = pytest.mark.integration
+# One worker of xdist: its servers serve every test here.
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("postgres-errors")]
 
 PGBOUNCER_INI = "pgbouncer/pgbouncer.ini"
 USERLIST = "pgbouncer/userlist.txt"

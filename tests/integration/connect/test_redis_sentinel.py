@@ -29,6 +29,9 @@ from telegram_hybrid.settings import Settings
 
 TLS = Path(__file__).parents[2] / "servers" / "tls"
 
+# One worker of xdist: its servers serve every test here.
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("redis-sentinel")]
+
 
 @pytest.fixture(scope="module")
 def ha() -> Iterator[RedisHA]:

@@ -10,7 +10,8 @@ from stand import until
 
 from telegram_hybrid.stack import check
 
-pytestmark = pytest.mark.integration
+# One worker of xdist: its servers serve every test here.
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("written-redis")]
 
 
 @pytest.fixture(scope="module")

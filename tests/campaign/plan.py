@@ -68,4 +68,4 @@ def plan(seed: int, count: int) -> Iterator[Step]:
     faults += rng.choices(list(SHARES), [*SHARES.values()], k=max(0, count - len(faults)))
     rng.shuffle(faults)
     for fault in faults:
-        yield Step(fault, rng.uniform(0.1, 0.7), rng.getrandbits(32))
+        yield Step(fault, rng.uniform(0.1, 0.5), rng.getrandbits(32))

@@ -9,7 +9,7 @@ whose invalidation had returned True, and the highest whose transaction had retu
 that Redis took. A reader notes both before it asks, and looks whether the answer is older.
 
 CACHE_STRESS_READS is the number of reads (of keys) to go on for, 0 for as many as fit into
-CACHE_STRESS_SECONDS (40). The long profile is 1,000,000. The run prints its counts.
+CACHE_STRESS_SECONDS (24). The long profile is 1,000,000. The run prints its counts.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def on_stage(ha: RedisHA) -> Iterator[tuple[Settings, RedisHA]]:
 
 
 READS = int(os.environ.get("CACHE_STRESS_READS", "0"))
-SECONDS = float(os.environ.get("CACHE_STRESS_SECONDS", "40"))
+SECONDS = float(os.environ.get("CACHE_STRESS_SECONDS", "24"))
 
 
 @pytest.mark.parametrize(("plan", "share"), [(faithful, 1.0), (markless, 0.5)])

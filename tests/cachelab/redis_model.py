@@ -1,6 +1,6 @@
 """RedisModel: what the cache protocol needs of Redis, in memory, with a clock of its own.
 
-tests/contract/test_redis_scripts.py holds it to the behaviour of a real server.
+tests/contract holds it to the behaviour of a real server.
 """
 
 import copy

@@ -21,10 +21,11 @@ from telegram_hybrid.connect.redis import Address, directory_of, open_redis, res
 from telegram_hybrid.delivery.consumer import Consumer
 from telegram_hybrid.delivery.letterbox import DeadLetters
 from telegram_hybrid.delivery.maintenance import Forgotten, maintain
+from telegram_hybrid.delivery.notify import Notifier, PostgresWake
 from telegram_hybrid.delivery.relay import Relay
 from telegram_hybrid.delivery.replay import replay
 from telegram_hybrid.delivery.subscription import ALL_CHANNELS, Handler, Subscription, consumer
-from telegram_hybrid.delivery.wake import RedisWake
+from telegram_hybrid.delivery.wake import RedisWake, Wake
 from telegram_hybrid.delivery.worker import Worker
 from telegram_hybrid.errors import ConfigurationError
 from telegram_hybrid.health import SECONDS, Health, check
@@ -79,6 +80,7 @@ class Hybrid:
         # Never through the pooler, whose connections the waiting writers hold.
         engine = postgres.open_engine(settings, pooled=False, direct=True)
         self._partitions = Partitions(engine, schema)
+        self._notifier = Notifier(self.engine, schema)
         self._transactions = Transactions(
             self.engine, schema, self._partitions, self.cache.mark, self._after_commit
         )
@@ -130,7 +132,12 @@ class Hybrid:
         `options` are those of `Relay`. Any number of relays, in any processes, share the work.
         Raises `ConfigurationError` without a broker.
         """
-        wake = RedisWake(self._redis, self.cache.keys.wake) if self._redis is not None else None
+        wake: Wake
+        if self._redis is not None:
+            wake = RedisWake(self._redis, self.cache.keys.wake)
+        else:
+            engine = postgres.open_engine(self.settings, pooled=False, direct=True, deadline=0)
+            wake = PostgresWake(engine, self._schema)
         relay = Relay(
             self.engine,
             self._schema,
@@ -238,6 +245,7 @@ class Hybrid:
         """
         for worker in list(self._workers):
             worker.stop()
+        self._notifier.close()
         postgres.shut(self.engine)
         self.cache.close()
         if self._redis is not None:
@@ -294,4 +302,7 @@ class Hybrid:
         # Both may fail without harm: the relay applies every invalidation again before it
         # publishes, and polls when nobody wakes it.
         self.cache.invalidate(writes)
-        self.cache.wake()
+        if self._redis is not None:
+            self.cache.wake()
+        else:
+            self._notifier()

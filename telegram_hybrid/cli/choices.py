@@ -48,10 +48,11 @@ def given(**options: Any) -> dict[str, Any]:
     }
 
 
-def one_way(ids: list[int] | None, choice: dict[str, Any], everything: bool) -> None:
-    """Refuse a command that names letters in two ways, or in none."""
-    ways = [bool(ids), bool(choice), everything]
-    if sum(ways) != 1:
+def chosen(ids: list[int] | None, everything: bool, **options: Any) -> dict[str, Any]:
+    """Those options that were given; refuses letters that are named in two ways, or in none."""
+    choice = given(**options)
+    if sum([bool(ids), bool(choice), everything]) != 1:
         raise typer.BadParameter(
             "name the letters by ID, or choose them by options, or say --all; see `dlq list`"
         )
+    return choice

@@ -15,8 +15,8 @@ from telegram_hybrid.cli.choices import (
     Since,
     Type,
     Until,
+    chosen,
     given,
-    one_way,
 )
 from telegram_hybrid.cli.errors import FAILED, OK
 
@@ -126,14 +126,20 @@ def replay(
 
         python -m telegram_hybrid dlq replay --queue signals --reason Timeout
     """
+    choice = chosen(
+        ids,
+        everything,
+        queue=queue,
+        type=type,
+        channel_id=channel,
+        since=since,
+        until=until,
+        reason=reason,
+    )
     from telegram_hybrid.cli.output import print_json
     from telegram_hybrid.cli.progress import progress
     from telegram_hybrid.cli.servers import store
 
-    choice = given(
-        queue=queue, type=type, channel_id=channel, since=since, until=until, reason=reason
-    )
-    one_way(ids, choice, everything)
     with store() as hybrid, progress() as bars:
         box = hybrid.dead_letters
         unreadable: tuple[int, ...] = ()
@@ -173,13 +179,19 @@ def discard(
 
         python -m telegram_hybrid dlq discard 12 13 --why "posts of a test"
     """
+    choice = chosen(
+        ids,
+        everything,
+        queue=queue,
+        type=type,
+        channel_id=channel,
+        since=since,
+        until=until,
+        reason=reason,
+    )
     from telegram_hybrid.cli.output import print_json
     from telegram_hybrid.cli.servers import store
 
-    choice = given(
-        queue=queue, type=type, channel_id=channel, since=since, until=until, reason=reason
-    )
-    one_way(ids, choice, everything)
     with store() as hybrid:
         box = hybrid.dead_letters
         if ids:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -25,12 +26,12 @@ _FOREIGN = (
 )
 
 
-class Closing:
+class Closing(ABC):
     """A context manager that gives itself, and closes itself at the end."""
 
+    @abstractmethod
     def close(self) -> None:
         """Close; closing twice is fine."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         return self

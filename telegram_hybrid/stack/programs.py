@@ -58,6 +58,7 @@ def run(
     env: Mapping[str, str] | None = None,
     user: int | None = None,
 ) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end; one that cannot be run has failed, and stderr says why."""
     try:
         return subprocess.run(  # noqa: S603 - a fixed program on a file that the user names
             command, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT,
@@ -131,5 +132,6 @@ def line_of(path: Path, text: str) -> int | None:
 
 
 def last_line(text: str) -> str:
+    """What a program said last, never nothing."""
     lines = text.strip().splitlines()
     return lines[-1].strip() if lines else "failed without a word"

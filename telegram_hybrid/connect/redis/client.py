@@ -269,31 +269,36 @@ class PatientPipeline(Pipeline):
             return super().execute(raise_on_error)
         stack, scripts, explicit = list(self.command_stack), self.scripts, self.explicit_transaction
         repeatable = repeating.are_repeatable(command for command, _ in stack)
-        all_or_nothing = vars(self)["transaction"] or explicit or len(stack) == 1
-
-        def attempt() -> list[Any]:
-            self.reset()  # a connection on which an earlier attempt failed to load the scripts
-            # The next master may not know the scripts that the last one did.
-            self.command_stack, self.scripts = list(stack), set(scripts)
-            self.explicit_transaction = explicit
-            try:
-                replies: list[Any] = super(PatientPipeline, self).execute(raise_on_error=False)
-            except BusyLoadingError as error:
-                # One for the whole pipeline, of which a PUBLISH may have been performed.
-                if repeatable or all_or_nothing:
-                    raise
-                raise redis.ConnectionError(str(error)) from error
-            refusal = repeating.refused(replies, repeatable)
-            if refusal is not None and monotonic() < give_up:
-                raise refusal
-            return replies
-
         give_up = monotonic() + self.deadline - self.reserve
         replies = repeat(
-            attempt, self.deadline, self.reserve, repeatable=repeatable, pause=self.pause
+            lambda: self._attempt(stack, scripts, explicit, repeatable, give_up),
+            self.deadline,
+            self.reserve,
+            repeatable=repeatable,
+            pause=self.pause,
         )
         if raise_on_error:  # here, where nothing is repeated for it any more
             self.raise_first_error(stack, replies)  # type: ignore[no-untyped-call]
+        return replies
+
+    def _attempt(
+        self, stack: list[Any], scripts: set[Any], explicit: bool, repeatable: bool, give_up: float
+    ) -> list[Any]:
+        """Send everything once, from a state as if it were the first time."""
+        self.reset()  # a connection on which an earlier attempt failed to load the scripts
+        # The next master may not know the scripts that the last one did.
+        self.command_stack, self.scripts = list(stack), set(scripts)
+        self.explicit_transaction = explicit
+        try:
+            replies: list[Any] = super().execute(raise_on_error=False)
+        except BusyLoadingError as error:
+            # One for the whole pipeline, of which a PUBLISH may have been performed.
+            if repeatable or vars(self)["transaction"] or explicit or len(stack) == 1:
+                raise
+            raise redis.ConnectionError(str(error)) from error
+        refusal = repeating.refused(replies, repeatable)
+        if refusal is not None and monotonic() < give_up:
+            raise refusal
         return replies
 
 

@@ -57,6 +57,9 @@ def metadata(schema: str = DEFAULT_SCHEMA) -> MetaData:
     _message_revisions(tables)
     _channel_heads(tables)
     _outbox(tables)
+    _relays(tables)
+    _inbox(tables)
+    _dead_letters(tables)
     return tables
 
 
@@ -207,6 +210,9 @@ def _outbox(tables: MetaData) -> None:
             "autovacuum_vacuum_threshold": "2000",
         },
     )
+
+
+def _relays(tables: MetaData) -> None:
     Table(
         "relay_shards",
         tables,
@@ -227,6 +233,9 @@ def _outbox(tables: MetaData) -> None:
         Column("expires_at", _TIME, nullable=False),
         PrimaryKeyConstraint("owner", name="relays_pkey"),
     )
+
+
+def _inbox(tables: MetaData) -> None:
     Table(
         "inbox",
         tables,
@@ -242,6 +251,9 @@ def _outbox(tables: MetaData) -> None:
             "autovacuum_vacuum_threshold": "20000",
         },
     )
+
+
+def _dead_letters(tables: MetaData) -> None:
     Table(
         "dead_letters",
         tables,

@@ -33,6 +33,7 @@ from telegram_hybrid.model import (
     Source,
     Status,
 )
+from telegram_hybrid.model.upcasting import upcaster
 from telegram_hybrid.settings import Settings
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ __all__ = [
     "connect",
     "consumer",
     "embedded",
+    "upcaster",
 ]
 
 _LATE = {

@@ -42,6 +42,33 @@ class InvalidFile(InvalidInput):
     """A file could not be read as what it should be: truncated, not an export, not JSON."""
 
 
+class UnknownVersion(InvalidInput):
+    """The payload of an event cannot be brought to the version that this process reads.
+
+    `schema` is its topic, or "message", and `version` the one it has. A consumer keeps such an
+    event as a dead letter, to be replayed when it can be read.
+    """
+
+    def __init__(
+        self, schema: str, version: int, problem: str, *, where: str | None = None
+    ) -> None:
+        self.schema = schema
+        self.version = version
+        super().__init__("version", f"{schema} {version}: {problem}", where=where)
+        self._told = problem
+
+    def at(self, where: str) -> UnknownVersion:
+        """Return the same error, told to have happened at `where`."""
+        return type(self)(self.schema, self.version, self._told, where=where)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild_unknown, (self.schema, self.version, self._told, self.where))
+
+
+def _rebuild_unknown(schema: str, version: int, problem: str, where: str | None) -> UnknownVersion:
+    return UnknownVersion(schema, version, problem, where=where)
+
+
 class ConfigurationError(HybridError):
     """A setting is missing, malformed, or contradicts another; names the setting."""
 

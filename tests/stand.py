@@ -102,7 +102,7 @@ class Stand:
             channel = connection.channel()
             while (message := channel.basic_get(queue or self.queue)) is not None:
                 message = channel.message_to_python(message)
-                events.append(open_envelope(message.body, message.headers))
+                events.append(open_envelope(message.body, message.headers).event())
                 channel.basic_ack(message.delivery_tag)
         finally:
             close_quietly(connection)

@@ -34,6 +34,11 @@ Reason = Annotated[
 Everything = Annotated[bool, typer.Option("--all", help="All of them: nothing else is chosen.")]
 
 
+def place(channel_id: int, message_id: int | None) -> str:
+    """What an event is about: a message, or no more than a channel."""
+    return str(channel_id) if message_id is None else f"{channel_id}/{message_id}"
+
+
 def aware(time: datetime | None) -> datetime | None:
     """A time of the command line, in UTC unless it says its zone."""
     return time if time is None or time.tzinfo is not None else time.replace(tzinfo=UTC)

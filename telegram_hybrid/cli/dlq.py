@@ -17,6 +17,7 @@ from telegram_hybrid.cli.choices import (
     Until,
     chosen,
     given,
+    place,
 )
 from telegram_hybrid.cli.errors import FAILED, OK
 
@@ -75,7 +76,7 @@ def list_(
         state = f" [{each.outcome}]" if each.outcome else ""
         typer.echo(
             f"{each.id}  {each.failed_at:%Y-%m-%d %H:%M:%S}  {each.queue or '(not published)'}  "
-            f"{each.type}  {each.channel_id}/{each.message_id}  {_short(each.reason)}{state}"
+            f"{each.type}  {place(each.channel_id, each.message_id)}  {_short(each.reason)}{state}"
         )
     typer.echo(f"{len(found):,} of {total:,} shown" if total else "no dead letters", err=True)
     return OK

@@ -39,13 +39,19 @@ def load_function(name: str) -> Handler | Subscription:
 
 
 def print_event(event: Event, _tx: Any) -> None:
-    """Write one event as a line of JSON; its message is in `message`, defaults left out."""
+    """Write one event as a line of JSON.
+
+    Its message is in `message`, defaults left out; what somebody's own event tells in `payload`.
+    """
     line = {
         "event_id": event.event_id,
         "type": event.type,
+        "channel_id": event.channel_id,
         "sequence": event.sequence,
         "occurred_at": event.occurred_at,
-        "message": msgspec.Raw(event.message.to_json()),
+        "payload" if event.message_id is None else "message": msgspec.Raw(
+            event.payload_json().encode()
+        ),
     }
     try:
         sys.stdout.write(msgspec.json.encode(line).decode() + "\n")

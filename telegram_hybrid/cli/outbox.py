@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from telegram_hybrid.cli.choices import ChannelId, Everything, Json, Queue, Since, aware
+from telegram_hybrid.cli.choices import ChannelId, Everything, Json, Queue, Since, aware, place
 from telegram_hybrid.cli.errors import OK
 
 app = typer.Typer(
@@ -61,7 +61,7 @@ def list_(
         why = f"  {each.attempts} refusals, {when}: {each.last_error}" if each.last_error else ""
         typer.echo(
             f"{each.id}  {each.occurred_at:%Y-%m-%d %H:%M:%S}  {each.type}  "
-            f"{each.channel_id}/{each.message_id}{why}"
+            f"{place(each.channel_id, each.message_id)}{why}"
         )
     typer.echo(f"{backlog.events:,} events wait", err=True)
     return OK

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from telegram_hybrid.delivery.worker import log
-from telegram_hybrid.model import Change, MessageKey
+from telegram_hybrid.model import Change, EventType, MessageKey
 from telegram_hybrid.outbox.claims import Postponement
 from telegram_hybrid.outbox.rows import OutboxRow
 from telegram_hybrid.schema.broker import Envelope, seal
@@ -33,19 +33,28 @@ class _Version(msgspec.Struct):
 _VERSION = msgspec.json.Decoder(_Version)
 
 
-def change_of(row: OutboxRow) -> Change:
-    key = MessageKey(row.channel_id, row.message_id)
-    return Change(key, _VERSION.decode(row.payload).version, row.type)
+def changes_of(rows: Sequence[OutboxRow]) -> list[Change]:
+    """What the cache has to forget; events of somebody's own change no message."""
+    return [
+        Change(
+            MessageKey(row.channel_id, row.message_id),
+            _VERSION.decode(row.payload).version,
+            EventType(row.type),
+        )
+        for row in rows
+        if row.message_id is not None
+    ]
 
 
 def seal_row(row: OutboxRow) -> Envelope:
     return seal(
         event_id=row.event_id,
-        type=row.type.value,
+        type=row.type,
         sequence=row.id,
         occurred_at=row.occurred_at,
         channel_id=row.channel_id,
         message_id=row.message_id,
         payload=row.payload,
+        version=row.version,
         traceparent=row.traceparent,
     )

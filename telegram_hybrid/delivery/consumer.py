@@ -32,11 +32,11 @@ from telegram_hybrid.errors import (
     DatabaseUnavailable,
     InvalidInput,
     TopologyConflict,
+    UnknownVersion,
 )
 from telegram_hybrid.model import Event, checks
 from telegram_hybrid.outbox import dead_letters, inbox
-from telegram_hybrid.outbox.dead_letters import DeadLetter
-from telegram_hybrid.schema.broker import Topology, checked_name, open_envelope
+from telegram_hybrid.schema.broker import Topology, checked_name, open_envelope, routing_key
 
 #: How many unacknowledged events the broker hands to one consumer.
 PREFETCH = 100
@@ -235,23 +235,28 @@ class Consumer(Worker, Generic[Tx]):
         key = str((message.delivery_info or {}).get("routing_key") or "")
         identity = str((message.properties or {}).get("message_id") or message.delivery_tag)
         event: Event | InvalidInput
+        lane = key
         try:
-            event = open_envelope(message.body, message.headers or {})
+            record = open_envelope(message.body, message.headers or {})
+            lane = routing_key(record.channel_id)  # also for topics that are no channel's
+            event = record.event()
         except InvalidInput as error:
             event = error
         delivery = Delivery(message, key, event)
         alone = isinstance(event, InvalidInput)
-        # Events wait behind those of the same key: without order, each has one of its own.
-        lane = key if self._keep_order else f"{identity} {message.delivery_tag}"
+        # Events wait behind those of the same channel: without order, each behind itself.
+        if not self._keep_order:
+            lane = f"{identity} {message.delivery_tag}"
         self._schedule.arrived(Job(lane, identity, delivery, alone), monotonic())
 
     # Some events
 
     def _handle(self, connection: kombu.Connection, jobs: list[Job[Delivery]], stop: Flag) -> None:
-        events = [job.delivery.event for job in jobs if isinstance(job.delivery.event, Event)]
-        if not events:
-            self._bury_unreadable(connection, jobs[0], stop)
+        first = jobs[0].delivery.event
+        if isinstance(first, InvalidInput):  # and so alone
+            self._bury(connection, jobs[0], 0, _unreadable(first), stop)
             return
+        events = [job.delivery.event for job in jobs if isinstance(job.delivery.event, Event)]
         handling = False
         try:
             with self._transaction() as tx:
@@ -275,8 +280,7 @@ class Consumer(Worker, Generic[Tx]):
 
     def _receive(self, connection: Connection, events: Sequence[Event]) -> set[UUID]:
         entries = [
-            inbox.Entry(event.event_id, event.message.channel_id, event.message.message_id)
-            for event in events
+            inbox.Entry(event.event_id, event.channel_id, event.message_id) for event in events
         ]
         return inbox.receive(connection, self._schema, self.queue, entries)
 
@@ -303,8 +307,7 @@ class Consumer(Worker, Generic[Tx]):
         decision = self._schedule.failed(job, monotonic(), random.random())  # noqa: S311
         what = _told(error)
         if isinstance(decision, GiveUp):
-            letter = letters.of_event(job.delivery.event)  # type: ignore[arg-type]
-            self._bury(connection, job, letter, decision.attempts, what, stop)
+            self._bury(connection, job, decision.attempts, what, stop)
             return
         self._count(retried=1)
         log.warning(
@@ -317,26 +320,20 @@ class Consumer(Worker, Generic[Tx]):
             exc_info=error,
         )
 
-    def _bury_unreadable(
-        self, connection: kombu.Connection, job: Job[Delivery], stop: Flag
-    ) -> None:
-        message = job.delivery.message
-        letter = letters.of_unreadable(
-            message.body or "", message.headers or {}, job.identity, job.delivery.routing_key
-        )
-        self._bury(connection, job, letter, 0, f"unreadable: {job.delivery.event}", stop)
-
     def _bury(
         self,
         connection: kombu.Connection,
         job: Job[Delivery],
-        letter: DeadLetter,
         attempts: int,
         reason: str,
         stop: Flag,
     ) -> None:
         """Write the dead letter, once, then let the broker have its own."""
         reason = reason[:4000]
+        message = job.delivery.message
+        letter = letters.of_message(
+            message.body or "", message.headers or {}, job.identity, job.delivery.routing_key
+        )
         entry = inbox.Entry(letter.event_id, letter.channel_id, letter.message_id)
         try:
             with postgres.transaction(self._engine) as database:
@@ -356,7 +353,7 @@ class Consumer(Worker, Generic[Tx]):
         self._count(dead=1)
         self._schedule.done([job], monotonic())
         with translated_errors(connection):
-            job.delivery.message.reject(requeue=False)
+            message.reject(requeue=False)
 
     def _not_now(self, jobs: list[Job[Delivery]], error: DatabaseError, stop: Flag) -> None:
         """The database failed, not the handler: the events stay in hand and come again."""
@@ -383,6 +380,12 @@ class Consumer(Worker, Generic[Tx]):
     def _count(self, **more: int) -> None:
         now = self.counters
         self.counters = attrs.evolve(now, **{k: getattr(now, k) + n for k, n in more.items()})
+
+
+def _unreadable(error: InvalidInput) -> str:
+    cause = error.__cause__ if isinstance(error, UnknownVersion) else None
+    more = f": {_told(cause)}" if isinstance(cause, Exception) else ""
+    return f"unreadable: {error}{more}"
 
 
 def _told(error: Exception) -> str:

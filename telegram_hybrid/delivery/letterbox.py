@@ -30,7 +30,7 @@ from telegram_hybrid.outbox.dead_letters import (
     StoredLetter,
 )
 from telegram_hybrid.outbox.locks import lock_channels
-from telegram_hybrid.schema.broker import Topology, open_envelope
+from telegram_hybrid.schema.broker import Topology
 
 #: Letters in one transaction, whose channels cannot be written to meanwhile.
 BATCH = 200
@@ -200,12 +200,9 @@ class DeadLetters:
     def _keep(self, message: Any) -> bool:
         headers = dict(message.headers or {})
         death = letters.death_of(headers, self._topology.dead_letter_queue)
-        try:
-            letter = letters.of_event(open_envelope(message.body, headers))
-        except InvalidInput:
-            identity = message.properties.get("message_id") or ""
-            key = str((message.delivery_info or {}).get("routing_key") or "")
-            letter = letters.of_unreadable(message.body or "", headers, identity, key)
+        identity = message.properties.get("message_id") or ""
+        key = str((message.delivery_info or {}).get("routing_key") or "")
+        letter = letters.of_message(message.body or "", headers, identity, key)
         with self._transaction() as connection:
             return dead_letters.bury_once(
                 connection,
@@ -260,10 +257,9 @@ def _readable(letter: StoredLetter) -> StoredLetter:
     if letter.type != UNREADABLE:
         return letter
     message = msgspec.json.decode(letter.payload, type=_Unread)
-    event = letters.of_event(open_envelope(message.body, message.headers))
-    if event.channel_id != letter.channel_id:  # of which we hold the lock
+    record = letters.opened(message.body, message.headers)
+    if record.channel_id != letter.channel_id:  # of which we hold the lock
         raise InvalidInput(
-            "channel_id",
-            f"the message says {event.channel_id}, its routing key {letter.channel_id}",
+            "channel_id", f"the message says {record.channel_id}, its letter {letter.channel_id}"
         )
-    return attrs.evolve(letter, **attrs.asdict(event))
+    return attrs.evolve(letter, **attrs.asdict(record))

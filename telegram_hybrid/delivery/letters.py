@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 from uuid import NAMESPACE_OID, UUID, uuid5
@@ -10,28 +11,38 @@ from uuid import NAMESPACE_OID, UUID, uuid5
 import attrs
 import msgspec
 
-from telegram_hybrid.model import Event
-from telegram_hybrid.outbox.dead_letters import DeadLetter
-from telegram_hybrid.schema.broker import routing_key
+from telegram_hybrid.errors import InvalidInput
+from telegram_hybrid.model import Record
+from telegram_hybrid.outbox.dead_letters import UNREADABLE
+from telegram_hybrid.schema.broker import channel_of, open_envelope, routing_key
 
 
-def of_event(event: Event) -> DeadLetter:
-    """The dead letter of an event that the handler gave up."""
-    return DeadLetter(
-        event_id=event.event_id,
-        type=event.type.value,
-        channel_id=event.message.channel_id,
-        message_id=event.message.message_id,
-        payload=event.message.to_json().decode(),
-        traceparent=event.traceparent,
-        occurred_at=event.occurred_at,
-        sequence=event.sequence,
-    )
+def of_message(
+    body: bytes | str, headers: Mapping[str, Any], message_id: object, key: str
+) -> Record:
+    """The dead letter of a message: the event in it as it came, or else the message itself."""
+    try:
+        return opened(body, headers)
+    except InvalidInput:
+        return of_unreadable(body, headers, message_id, key)
+
+
+def opened(body: bytes | str, headers: Mapping[str, Any]) -> Record:
+    """Take an event out that the outbox could hold again, of whatever version.
+
+    Raises `InvalidInput`.
+    """
+    record = open_envelope(body, headers)
+    try:
+        msgspec.json.decode(record.payload)
+    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError) as error:
+        raise InvalidInput("payload", f"not JSON: {error}") from error
+    return record
 
 
 def of_unreadable(
     body: bytes | str, headers: Mapping[str, Any], message_id: object, key: str
-) -> DeadLetter:
+) -> Record:
     """The dead letter of a message that is no event of ours.
 
     The payload is an object with the body as text and the headers. The event id is the message's
@@ -39,14 +50,15 @@ def of_unreadable(
     """
     text = body if isinstance(body, str) else body.decode("utf-8", "backslashreplace")
     text = text.encode("utf-8", "backslashreplace").decode()
-    return DeadLetter(
+    return Record(
         event_id=_event_id(message_id, text),
-        type="unreadable",
-        channel_id=_channel(key),
-        message_id=0,
+        type=UNREADABLE,
+        channel_id=_channel(headers, key),
+        message_id=None,
         payload=msgspec.json.encode(
             {"body": text, "headers": dict(headers)}, enc_hook=repr
         ).decode(),
+        version=1,
         traceparent=None,
         occurred_at=datetime.now(UTC),
         sequence=0,
@@ -97,8 +109,10 @@ def _event_id(message_id: object, text: str) -> UUID:
         return uuid5(NAMESPACE_OID, text)
 
 
-def _channel(key: str) -> int:
-    """The channel of a routing key of ours, else 0, which is no channel."""
+def _channel(headers: Mapping[str, Any], key: str) -> int:
+    """The channel of an envelope or a routing key of ours, else 0, which is no channel."""
+    with suppress(InvalidInput):
+        return channel_of(headers)
     prefix = routing_key(0).removesuffix("0")
     digits = key.removeprefix(prefix)
     try:

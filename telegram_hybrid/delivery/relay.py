@@ -22,7 +22,7 @@ from sqlalchemy import Engine
 
 from telegram_hybrid.connect.postgres import transaction
 from telegram_hybrid.delivery.backoff import RECONNECT
-from telegram_hybrid.delivery.carried import change_of, seal_row, tell
+from telegram_hybrid.delivery.carried import changes_of, seal_row, tell
 from telegram_hybrid.delivery.gauges import Recent, RelayCounters, RelayGauges
 from telegram_hybrid.delivery.holding import Holding
 from telegram_hybrid.delivery.pipeline import WINDOW, Pipeline
@@ -320,7 +320,7 @@ class Relay(Worker):
         if self._invalidate is None:
             return
         try:
-            self._invalidate([change_of(row) for row in rows])
+            self._invalidate(changes_of(rows))
         except HybridError as error:
             log.warning("relay: publishing without invalidating: %s", error)
 

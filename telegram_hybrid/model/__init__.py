@@ -1,7 +1,7 @@
 """Values only: messages, channels, events and results, frozen and checked; no I/O."""
 
 from telegram_hybrid.model.channel import Channel
-from telegram_hybrid.model.event import Change, ChannelWrite, Event, EventType
+from telegram_hybrid.model.event import Change, ChannelWrite, Event, EventType, Record
 from telegram_hybrid.model.message import (
     Entity,
     Media,
@@ -25,6 +25,7 @@ __all__ = [
     "MessageKey",
     "MessageType",
     "Outcome",
+    "Record",
     "Revision",
     "SaveCounts",
     "Saved",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timezone
 from enum import StrEnum
+from math import isfinite
 from typing import Any, TypeVar
 
 import msgspec
@@ -20,8 +22,10 @@ MAX_ID = 2**52
 MAX_TEXT = 65_536
 #: Characters of a name, title, url or other short string.
 MAX_SHORT = 4_096
-#: Bytes of one metadata object as JSON.
+#: Bytes of one metadata object, or of the payload of an event of your own, as JSON.
 MAX_METADATA = 262_144
+#: Bytes of a topic: a routing key of AMQP has at most 255.
+MAX_TOPIC = 200
 
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST = datetime(2100, 1, 1, tzinfo=UTC)
@@ -120,6 +124,36 @@ def text(field: str, value: Any, *, most: int = MAX_SHORT) -> str:
     return value
 
 
+_TOPIC = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", re.ASCII)
+_TRACEPARENT = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]{1,200})?"
+)
+
+
+def topic(field: str, value: Any) -> str:
+    """Accept a topic of your own: words of ASCII letters, digits, "_" and "-" between dots.
+
+    "message", "telegram", "unreadable", and what begins with one of them and a dot, are taken.
+    """
+    name = text(field, value)
+    if not _TOPIC.fullmatch(name) or len(name) > MAX_TOPIC:
+        raise InvalidInput(
+            field,
+            f"{name[:50]!r} is no topic: words of letters, digits, _ and - between dots, as in "
+            f"'orders.opened'; at most {MAX_TOPIC} bytes",
+        )
+    if name.partition(".")[0] in ("message", "telegram", "unreadable"):
+        raise InvalidInput(field, f"{name!r} begins with a word of ours; take another one")
+    return name
+
+
+def traceparent(field: str, value: Any) -> str:
+    """Accept a traceparent (W3C Trace Context, "traceparent Header")."""
+    if type(value) is not str or not _TRACEPARENT.fullmatch(value):
+        raise InvalidInput(field, "not a W3C traceparent, as in '00-<32 hex>-<16 hex>-01'")
+    return value
+
+
 def member(kind: type[_E], field: str, value: Any) -> _E:
     """Accept a member of `kind`, or the string of one."""
     if type(value) is kind:
@@ -143,7 +177,7 @@ def tuple_of(kind: type[_T], field: str, value: Any) -> tuple[_T, ...]:
 
 
 def json_object(field: str, value: Any) -> dict[str, Any]:
-    """Accept a JSON object and return a copy of pure JSON values, free of NUL."""
+    """Accept a JSON object and return a copy of pure JSON values, free of NUL and NaN."""
     if not isinstance(value, dict):
         raise InvalidInput(field, f"expected an object, got {type(value).__name__}")
     if not value:
@@ -157,7 +191,21 @@ def json_object(field: str, value: Any) -> dict[str, Any]:
     copy: dict[str, Any] = msgspec.json.decode(encoded)
     if b"\\u0000" in encoded:
         refuse_nul(field, copy)
+    if b"null" in encoded:
+        refuse_nan(field, value)
     return copy
+
+
+def refuse_nan(field: str, value: Any) -> None:
+    """Raise for the first float within `value` that JSON does not have, naming the path to it."""
+    if isinstance(value, float) and not isfinite(value):
+        raise InvalidInput(field, f"{value} is not JSON")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            refuse_nan(f"{field}.{key}", item)
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            refuse_nan(f"{field}[{index}]", item)
 
 
 def refuse_nul(field: str, value: Any) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import attrs
 from sqlalchemy import Connection
 
+from telegram_hybrid.outbox.history import noted
 from telegram_hybrid.outbox.leases import Lease
 from telegram_hybrid.outbox.rows import OutboxRow
 from telegram_hybrid.schema.postgres.sql import sql
@@ -185,8 +186,8 @@ SELECT event.*
 FROM unnest(CAST(:shards AS smallint[]), CAST(:floors AS bigint[]), CAST(:rooms AS integer[]))
     AS ask (shard, floor, room)
 CROSS JOIN LATERAL (
-    SELECT id, event_id, type, channel_id, message_id, payload::text AS payload, traceparent,
-           occurred_at, attempts
+    SELECT id, event_id, type, channel_id, message_id, payload::text AS payload,
+           schema_version, traceparent, occurred_at, attempts
     FROM "{schema}".outbox AS event
     WHERE (event.shard, event.id) > (ask.shard, ask.floor)
       AND (event.shard, event.id) < (ask.shard + 1, 0)
@@ -221,42 +222,45 @@ _DELETE = """
 SELECT count(*), pg_current_xact_id()::text FROM gone
 """
 
-_POSTPONE = """
-UPDATE "{schema}".outbox AS event
+_POSTPONE = f"""
+UPDATE "{{schema}}".outbox AS event
 SET attempts = event.attempts + 1,
     last_error = later.error,
+    history = {noted("event.history", "later.error")},
     not_before = clock_timestamp() + make_interval(secs => later.delay)
 FROM unnest(CAST(:ids AS bigint[]), CAST(:errors AS text[]), CAST(:delays AS double precision[]))
     AS later (id, error, delay)
 WHERE event.id = later.id AND event.shard IN (SELECT shard FROM ours)
-"""
+"""  # noqa: S608
 
-_BURY = """
+_BURY = f"""
 , given_up AS (
-    DELETE FROM "{schema}".outbox AS event
+    DELETE FROM "{{schema}}".outbox AS event
     USING unnest(CAST(:ids AS bigint[]), CAST(:reasons AS text[])) AS dead (id, reason)
     WHERE event.id = dead.id AND event.shard IN (SELECT shard FROM ours)
-    RETURNING event.*, dead.reason, event.attempts + 1 AS tried
+    RETURNING event.*, dead.reason, event.attempts + 1 AS tried,
+              {noted("event.history", "dead.reason")} AS told
 )
-"""
+"""  # noqa: S608
 
 # An infinite time says that only somebody's decision ends it.
-_FREEZE = """
+_FREEZE = f"""
 , given_up AS (
-    UPDATE "{schema}".outbox AS event
-    SET attempts = event.attempts + 1, last_error = dead.reason, not_before = 'infinity'
+    UPDATE "{{schema}}".outbox AS event
+    SET attempts = event.attempts + 1, last_error = dead.reason, not_before = 'infinity',
+        history = {noted("event.history", "dead.reason")}
     FROM unnest(CAST(:ids AS bigint[]), CAST(:reasons AS text[])) AS dead (id, reason)
     WHERE event.id = dead.id AND event.shard IN (SELECT shard FROM ours)
-    RETURNING event.*, dead.reason, event.attempts AS tried
+    RETURNING event.*, dead.reason, event.attempts AS tried, event.history AS told
 )
-"""
+"""  # noqa: S608
 
 _LETTERS = """
 INSERT INTO "{schema}".dead_letters
-    (queue, event_id, type, channel_id, message_id, payload, traceparent, occurred_at,
-     sequence, attempts, reason)
-SELECT NULL, event_id, type, channel_id, message_id, payload, traceparent, occurred_at,
-       id, tried, reason
+    (queue, event_id, type, channel_id, message_id, payload, schema_version, traceparent,
+     occurred_at, sequence, attempts, reason, history)
+SELECT NULL, event_id, type, channel_id, message_id, payload, schema_version, traceparent,
+       occurred_at, id, tried, reason, told
 FROM given_up
 """
 

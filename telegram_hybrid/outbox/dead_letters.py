@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
-from uuid import UUID
 
 import attrs
 from sqlalchemy import Connection
 
 from telegram_hybrid.errors import InvalidInput
-from telegram_hybrid.model import checks
+from telegram_hybrid.model import Record, checks
+from telegram_hybrid.outbox.history import Attempt, read
 from telegram_hybrid.schema.postgres.sql import sql
 from telegram_hybrid.schema.postgres.tables import shard_of
 
@@ -31,26 +31,13 @@ class Outcome(StrEnum):
 
 
 @attrs.frozen(slots=True, kw_only=True)
-class DeadLetter:
-    """What is known of an event that was given up; `payload` is JSON."""
-
-    event_id: UUID
-    type: str
-    channel_id: int
-    message_id: int
-    payload: str
-    traceparent: str | None
-    occurred_at: datetime
-    sequence: int
-
-
-@attrs.frozen(slots=True, kw_only=True)
-class StoredLetter(DeadLetter):
+class StoredLetter(Record):
     """A dead letter as its row is.
 
     `queue` is that of the consumer which gave the event up after `attempts`, at `failed_at`; None
     if it was never published. One of type "unreadable" has the message in its payload, as
-    {"body": text, "headers": object}. `settled_at`, `outcome` and `note` are None while it is open.
+    {"body": text, "headers": object}. `history` has the last attempts of the relay that gave it up.
+    `settled_at`, `outcome` and `note` are None while it is open.
     """
 
     id: int
@@ -58,6 +45,7 @@ class StoredLetter(DeadLetter):
     attempts: int
     reason: str
     failed_at: datetime
+    history: tuple[Attempt, ...] = attrs.field(default=None, converter=read)
     settled_at: datetime | None = None
     outcome: Outcome | None = attrs.field(
         default=None, converter=attrs.converters.optional(Outcome)
@@ -101,7 +89,7 @@ FIRST: Place = (-(2**63), -(2**63), 0)
 def bury(
     connection: Connection,
     schema: str,
-    letter: DeadLetter,
+    letter: Record,
     *,
     queue: str,
     attempts: int,
@@ -115,7 +103,7 @@ def bury(
 def bury_once(
     connection: Connection,
     schema: str,
-    letter: DeadLetter,
+    letter: Record,
     *,
     queue: str,
     attempts: int,
@@ -218,6 +206,7 @@ def revive(connection: Connection, schema: str, letters: Sequence[StoredLetter])
             "channel_id": [letter.channel_id for letter in letters],
             "message_id": [letter.message_id for letter in letters],
             "payload": [letter.payload for letter in letters],
+            "version": [letter.version for letter in letters],
             "traceparent": [letter.traceparent for letter in letters],
             "occurred_at": [letter.occurred_at for letter in letters],
         },
@@ -236,15 +225,16 @@ def checked_note(note: str) -> str:
     return note
 
 
-def _values(letter: DeadLetter, queue: str, attempts: int, reason: str) -> dict[str, Any]:
+def _values(letter: Record, queue: str, attempts: int, reason: str) -> dict[str, Any]:
     return {**attrs.asdict(letter), "queue": queue, "attempts": attempts, "reason": reason}
 
 
-_COLUMNS = """queue, event_id, type, channel_id, message_id, payload, traceparent, occurred_at,
-     sequence, attempts, reason"""
+_COLUMNS = """queue, event_id, type, channel_id, message_id, payload, schema_version, traceparent,
+     occurred_at, sequence, attempts, reason"""
 
 _STORED = """id, queue, event_id, type, channel_id, message_id, payload::text AS payload,
-       traceparent, occurred_at, sequence, attempts, reason, failed_at, settled_at, outcome, note"""
+       schema_version AS version, traceparent, occurred_at, sequence, attempts, reason, failed_at,
+       history, settled_at, outcome, note"""
 
 _COUNT = """
 SELECT count(*) FROM "{schema}".dead_letters WHERE settled_at IS NULL
@@ -253,8 +243,8 @@ SELECT count(*) FROM "{schema}".dead_letters WHERE settled_at IS NULL
 _BURY = f"""
 INSERT INTO "{{schema}}".dead_letters
     ({_COLUMNS})
-VALUES (:queue, :event_id, :type, :channel_id, :message_id, CAST(:payload AS json), :traceparent,
-        :occurred_at, :sequence, :attempts, :reason)
+VALUES (:queue, :event_id, :type, :channel_id, :message_id, CAST(:payload AS json), :version,
+        :traceparent, :occurred_at, :sequence, :attempts, :reason)
 """  # noqa: S608
 
 _BURY_ONCE = f"""
@@ -262,8 +252,8 @@ INSERT INTO "{{schema}}".dead_letters
     ({_COLUMNS})
 SELECT CAST(:queue AS text), CAST(:event_id AS uuid), CAST(:type AS text),
        CAST(:channel_id AS bigint), CAST(:message_id AS bigint), CAST(:payload AS json),
-       CAST(:traceparent AS text), CAST(:occurred_at AS timestamptz), CAST(:sequence AS bigint),
-       CAST(:attempts AS integer), CAST(:reason AS text)
+       CAST(:version AS integer), CAST(:traceparent AS text), CAST(:occurred_at AS timestamptz),
+       CAST(:sequence AS bigint), CAST(:attempts AS integer), CAST(:reason AS text)
 WHERE NOT EXISTS (
     SELECT FROM "{{schema}}".inbox WHERE queue = :queue AND event_id = CAST(:event_id AS uuid)
 ) AND NOT EXISTS (
@@ -356,13 +346,16 @@ WHERE inbox.queue = letter.queue AND inbox.event_id = letter.event_id
 
 _REVIVE = """
 INSERT INTO "{schema}".outbox
-    (shard, event_id, type, channel_id, message_id, payload, traceparent, occurred_at)
-SELECT shard, event_id, type, channel_id, message_id, payload::json, traceparent, occurred_at
+    (shard, event_id, type, channel_id, message_id, payload, schema_version, traceparent,
+     occurred_at)
+SELECT shard, event_id, type, channel_id, message_id, payload::json, version, traceparent,
+       occurred_at
 FROM unnest(
     CAST(:shard AS smallint[]), CAST(:event_id AS uuid[]), CAST(:type AS text[]),
     CAST(:channel_id AS bigint[]), CAST(:message_id AS bigint[]), CAST(:payload AS text[]),
-    CAST(:traceparent AS text[]), CAST(:occurred_at AS timestamptz[])
-) WITH ORDINALITY AS row (shard, event_id, type, channel_id, message_id, payload, traceparent,
-                          occurred_at, position)
+    CAST(:version AS integer[]), CAST(:traceparent AS text[]),
+    CAST(:occurred_at AS timestamptz[])
+) WITH ORDINALITY AS row (shard, event_id, type, channel_id, message_id, payload, version,
+                          traceparent, occurred_at, position)
 ORDER BY position
 """

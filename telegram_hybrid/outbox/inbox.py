@@ -13,11 +13,11 @@ from telegram_hybrid.schema.postgres.sql import sql
 
 @attrs.frozen(slots=True)
 class Entry:
-    """One event, by its id and its message."""
+    """One event, by its id and its message; None for an event of somebody's own."""
 
     event_id: UUID
     channel_id: int
-    message_id: int
+    message_id: int | None
 
 
 def receive(connection: Connection, schema: str, queue: str, entries: Sequence[Entry]) -> set[UUID]:

@@ -21,10 +21,7 @@ def lock_channels(connection: Connection, schema: str, channel_ids: Iterable[int
     ordered = sorted(set(channel_ids))
     if not ordered:
         return
-    connection.execute(
-        sql(_LOCK, schema),
-        {"prefix": lock_prefix(schema), "channel_ids": ordered},
-    )
+    connection.execute(sql(_LOCK, schema), {"prefix": lock_prefix(schema), "channel_ids": ordered})
 
 
 def lock_prefix(schema: str) -> str:
@@ -56,11 +53,15 @@ FROM unnest(CAST(:channel_ids AS bigint[])) AS wanted (channel_id)
 # MATERIALIZED with ORDER BY: PostgreSQL hands the rows to the locking SELECT in this order. The
 # order is that of the lock keys, which is what must be the same for every writer. The transaction
 # gets its number here, before it draws the id of an event: relays rely on that (delivery.floor).
-_LOCK = """
-WITH keys AS MATERIALIZED (
+#: Takes the locks as soon as a statement reads from `locked`, which has one row.
+LOCKED = """
+keys AS MATERIALIZED (
     SELECT DISTINCT hashtextextended(CAST(:prefix AS text) || channel_id, 0) AS key
     FROM unnest(CAST(:channel_ids AS bigint[])) AS channel_id
     ORDER BY key
+), locked AS MATERIALIZED (
+    SELECT count(pg_advisory_xact_lock(key)), pg_current_xact_id() FROM keys
 )
-SELECT count(pg_advisory_xact_lock(key)), pg_current_xact_id() FROM keys
 """
+
+_LOCK = f"WITH {LOCKED} SELECT * FROM locked"  # noqa: S608

@@ -12,20 +12,26 @@ import uuid_utils.compat
 from sqlalchemy import Connection
 
 from telegram_hybrid.model import Event, EventType, Message
+from telegram_hybrid.model.upcasting import MESSAGE, UPCASTERS
+from telegram_hybrid.outbox.locks import LOCKED, lock_prefix
 from telegram_hybrid.schema.postgres.sql import sql
 from telegram_hybrid.schema.postgres.tables import shard_of
 
 
 @attrs.frozen(slots=True, kw_only=True)
 class OutboxRow:
-    """One event that waits to be published. `id` is its sequence number on its channel."""
+    """One event that waits to be published. `id` is its sequence number on its channel.
+
+    `message_id` is None for an event of somebody's own, whose topic is its type.
+    """
 
     id: int
     event_id: UUID
-    type: EventType
+    type: str
     channel_id: int
-    message_id: int
+    message_id: int | None
     payload: str
+    version: int = 1
     traceparent: str | None
     occurred_at: datetime
     attempts: int = 0
@@ -37,30 +43,20 @@ class OutboxRow:
 
     @classmethod
     def from_tuple(cls, values: Sequence[Any]) -> Self:
-        """Build it from its columns in the order of the fields, the type as text."""
-        number, event_id, kind, *rest, attempts = values
-        channel_id, message_id, payload, traceparent, occurred_at = rest
+        """Build it from its columns in the order of the fields."""
+        number, event_id, kind, channel_id, message_id, payload, version, *rest = values
+        traceparent, occurred_at, attempts = rest
         return cls(
             id=number,
             event_id=event_id,
-            type=EventType(kind),
+            type=kind,
             channel_id=channel_id,
             message_id=message_id,
             payload=payload,
+            version=version,
             traceparent=traceparent,
             occurred_at=occurred_at,
             attempts=attempts,
-        )
-
-    def event(self) -> Event:
-        """The event that this row announces."""
-        return Event(
-            event_id=self.event_id,
-            type=self.type,
-            sequence=self.id,
-            occurred_at=self.occurred_at,
-            message=Message.from_json(self.payload),
-            traceparent=self.traceparent,
         )
 
 
@@ -91,11 +87,43 @@ def append(
             "message_id": [message.message_id for _, message in changed],
             "payload": [message.to_json().decode() for _, message in changed],
             "version": [message.version for _, message in changed],
+            "schema_version": UPCASTERS.current(MESSAGE),
             "traceparent": traceparent,
         },
     )
     return {channel_id: version for channel_id, version in rows}  # noqa: C416
 
+
+def publish(connection: Connection, schema: str, event: Event) -> Event:
+    """Lock the event's channel and write its row; return it as it will be delivered.
+
+    One statement, which draws the number only after it has the lock (P3).
+    """
+    event_id = uuid_utils.compat.uuid7()
+    values = {
+        "prefix": lock_prefix(schema),
+        "channel_ids": [event.channel_id],
+        "event_id": event_id,
+        "type": event.type,
+        "shard": shard_of(event.channel_id),
+        "channel_id": event.channel_id,
+        "payload": event.payload_json(),
+        "schema_version": event.version,
+        "traceparent": event.traceparent,
+    }
+    sequence, occurred_at = connection.execute(sql(_PUBLISH, schema), values).one()
+    return attrs.evolve(event, event_id=event_id, sequence=sequence, occurred_at=occurred_at)
+
+
+_PUBLISH = f"""
+WITH {LOCKED}
+INSERT INTO "{{schema}}".outbox
+    (shard, event_id, type, channel_id, payload, schema_version, traceparent, occurred_at)
+SELECT :shard, CAST(:event_id AS uuid), :type, :channel_id, CAST(:payload AS json),
+       :schema_version, CAST(:traceparent AS text), clock_timestamp()
+FROM locked
+RETURNING id, occurred_at
+"""  # noqa: S608
 
 # A statement sees its tables as they were before it, so `heads` does not show in the answer.
 _APPEND = """
@@ -108,9 +136,10 @@ WITH event AS MATERIALIZED (
         AS row (shard, event_id, type, channel_id, message_id, payload, version, position)
 ), appended AS (
     INSERT INTO "{schema}".outbox
-        (shard, event_id, type, channel_id, message_id, payload, traceparent, occurred_at)
-    SELECT shard, event_id, type, channel_id, message_id, payload::json, :traceparent,
-           clock_timestamp()
+        (shard, event_id, type, channel_id, message_id, payload, schema_version, traceparent,
+         occurred_at)
+    SELECT shard, event_id, type, channel_id, message_id, payload::json, :schema_version,
+           :traceparent, clock_timestamp()
     FROM event
     ORDER BY position
 ), reached AS (

@@ -24,7 +24,7 @@ class WaitingEvent:
     event_id: UUID
     type: str
     channel_id: int
-    message_id: int
+    message_id: int | None
     occurred_at: datetime
     attempts: int
     not_before: datetime | None

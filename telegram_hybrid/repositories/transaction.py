@@ -13,6 +13,7 @@ from telegram_hybrid.errors import CommitUnknown, InvalidInput
 from telegram_hybrid.model import (
     Change,
     ChannelWrite,
+    Event,
     Message,
     MessageKey,
     Revision,
@@ -126,7 +127,8 @@ class TransactionMessages:
 class Transaction:
     """One open transaction: `messages` and `channels` on it, and its SQLAlchemy `connection`.
 
-    The connection is there for your own statements, which commit or roll back with ours.
+    `publish` announces events of your own. The connection is there for your own statements, which
+    commit or roll back with ours.
     """
 
     def __init__(self, connection: Connection, schema: str, writer: Writer) -> None:
@@ -135,9 +137,26 @@ class Transaction:
         self.messages = TransactionMessages(connection, schema, writer)
         self.channels = Channels(lambda: nullcontext(connection), schema)
 
+    def publish(self, event: Event) -> Event:
+        """Have an event of your own delivered if this transaction commits, and else never.
+
+        It waits in the outbox like those of messages, and comes behind all that was committed to
+        its channel before: the channel is locked until the transaction ends. Returns it with its
+        `event_id`, `sequence` and `occurred_at`. Bind a queue to its type before: an event that
+        no queue wants holds up its channel until it is given up.
+
+        Raises `InvalidInput` for what is no event, and for those of messages, which are written
+        by saving them.
+        """
+        if not isinstance(event, Event):
+            raise InvalidInput("event", f"expected an Event, got {type(event).__name__}")
+        if event.message_id is not None:
+            raise InvalidInput("event", "events of messages come from saving, marking, deleting")
+        return self._writer.publish(event)
+
     @property
     def changes(self) -> list[Change]:
-        """What this transaction has changed so far."""
+        """What this transaction has changed so far; an event of your own is no change."""
         return self._writer.changes
 
 
@@ -165,9 +184,11 @@ class Transactions:
 
         `before_commit` is called while the channels are locked; it is called again when nobody
         can know whether the commit happened. `after_commit` is called when it surely did. Neither
-        is called for a transaction that changed nothing.
+        is called for a transaction that changed nothing; if it published events and changed no
+        message, `after_commit` alone.
         """
         writes: list[ChannelWrite] = []
+        published = False
         writers = self._writers_of_thread()
         try:
             with postgres.transaction(self._engine) as connection:
@@ -178,14 +199,14 @@ class Transactions:
                     yield transaction
                 finally:
                     writers.remove(writer)
-                writes = writer.writes()
+                writes, published = writer.writes(), writer.published
                 if writes:
                     self._before_commit(writes)
         except CommitUnknown:
             if writes:
                 self._before_commit(writes)
             raise
-        if writes:
+        if writes or published:
             self._after_commit(writes)
 
     def _writers_of_thread(self) -> list[Writer]:

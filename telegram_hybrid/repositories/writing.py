@@ -22,6 +22,7 @@ from telegram_hybrid.errors import NestedWrite, NotFound
 from telegram_hybrid.model import (
     Change,
     ChannelWrite,
+    Event,
     EventType,
     Message,
     MessageKey,
@@ -140,6 +141,8 @@ class Writer:
         self._beside = beside
         self.locked: set[int] = set()
         self.changes: list[Change] = []
+        #: Whether events of somebody's own wait for the commit.
+        self.published = False
         #: The version of each channel before this transaction changed it.
         self._heads: dict[int, int] = {}
 
@@ -203,6 +206,17 @@ class Writer:
             return False
         return len(self.changes) > before
 
+    def publish(self, event: Event) -> Event:
+        """Write an event of somebody's own; return it as it will be delivered.
+
+        It changes no message: the channel's version, which the cache goes by, stays.
+        """
+        self._reserve({event.channel_id})
+        published = outbox.publish(self._connection, self._schema, event)
+        self.locked.add(event.channel_id)
+        self.published = True
+        return published
+
     def writes(self) -> list[ChannelWrite]:
         """What the transaction has done so far, by channel."""
         return [
@@ -211,6 +225,11 @@ class Writer:
         ]
 
     def _lock(self, channel_ids: set[int]) -> None:
+        self._reserve(channel_ids)
+        lock_channels(self._connection, self._schema, channel_ids)
+        self.locked |= channel_ids
+
+    def _reserve(self, channel_ids: set[int]) -> None:
         # PostgreSQL sees no deadlock here: one side waits, the other is only idle.
         for other in self._beside:
             if other is not self and (both := other.locked & channel_ids):
@@ -218,8 +237,6 @@ class Writer:
                     f"an open transaction of this thread has written to channel {min(both)}: "
                     "write through that transaction, or after its end"
                 )
-        lock_channels(self._connection, self._schema, channel_ids)
-        self.locked |= channel_ids
 
     def _save_distinct(self, batch: Sequence[Message]) -> list[Saved]:
         keys = [message.key for message in batch]

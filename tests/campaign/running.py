@@ -319,7 +319,7 @@ class Campaign:
         with self._channel() as channel:
 
             def arrived(message: amqp.Message) -> None:
-                event = open_envelope(message.body, message.headers)
+                event = open_envelope(message.body, message.headers).event()
                 found.append(Seen(event.channel_id, event.message.text, event.sequence))
                 channel.basic_ack(message.delivery_tag)
 

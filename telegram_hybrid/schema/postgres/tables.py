@@ -181,10 +181,15 @@ def _event_columns() -> list[Column[object]]:
         Column("event_id", Uuid, nullable=False),
         Column("type", Text, nullable=False),
         Column("channel_id", BigInteger, nullable=False),
-        Column("message_id", BigInteger, nullable=False),
+        # NULL: an event of somebody's own, on the topic `type`.
+        Column("message_id", BigInteger),
         Column("payload", JSON, nullable=False),
         Column("traceparent", Text),
         Column("occurred_at", _TIME, nullable=False, server_default=func.now()),
+        # Of the payload.
+        Column("schema_version", Integer, nullable=False, server_default=text("1")),
+        # What the broker said at each attempt, the last of them: [{"at": .., "reason": ..}, ..].
+        Column("history", JSONB),
     ]
 
 
@@ -242,7 +247,7 @@ def _inbox(tables: MetaData) -> None:
         Column("queue", Text, nullable=False),
         Column("event_id", Uuid, nullable=False),
         Column("channel_id", BigInteger, nullable=False),
-        Column("message_id", BigInteger, nullable=False),
+        Column("message_id", BigInteger),
         Column("processed_at", _TIME, nullable=False, server_default=func.now()),
         PrimaryKeyConstraint("queue", "event_id", name="inbox_pkey"),
         # Old rows are forgotten in small batches, a share of a large table at a time.

@@ -158,7 +158,7 @@ def test_rows_come_by_id_with_their_payload_as_it_was_written(redis_at):
     assert [row.id for row in rows] == redis_at.outbox()[:4]
     written = redis_at.rows("SELECT payload::text AS p FROM {s}.outbox ORDER BY id")
     assert rows[0].payload == written[0].p
-    assert rows[0].event().message.channel_id == -1001
+    assert rows[0].channel_id == -1001
 
 
 def test_only_rows_of_the_asked_shards_come(redis_at):

@@ -104,15 +104,7 @@ def test_a_store_that_knew_a_newer_content_is_no_error() -> None:
 
 
 def event_of(message: Message) -> Event:
-    from uuid import UUID
-
-    return Event(
-        event_id=UUID(int=1),
-        type=EventType.RECEIVED,
-        sequence=1,
-        occurred_at=message.sent_at,
-        message=message,
-    )
+    return Event(EventType.RECEIVED, message)
 
 
 def test_commit_to_handler_pairs_the_stamps_of_one_version_in_any_order() -> None:

@@ -1,7 +1,7 @@
 """What every test can use: the run's header, the skip policy, and the servers."""
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -19,12 +19,6 @@ settings.load_profile("patient")
 
 # Hundreds of tests start a Python; it need not compile the package every time.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-
-
-@pytest.hookimpl(wrapper=True, optionalhook=True)
-def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
-    """For `-n auto` one worker more than processors: much of a run is waiting for servers."""
-    return (yield) + 1
 
 
 def pytest_report_header() -> list[str]:

@@ -12,6 +12,8 @@ from telegram_hybrid.cache.requests import Await, Fill, Get, GetResult, Lease, L
 from telegram_hybrid.cache.store import Store
 
 T = TypeVar("T")
+#: Whatever was committed before one of these was asked is in its reply.
+_PROOFS = (Get, GetResult, Load)
 #: What reads from the database. Its errors reach the caller.
 Loader: TypeAlias = Callable[[Load], Loaded]
 
@@ -58,18 +60,17 @@ class Driver:
             request = next(reading)
             while True:
                 asked_at = monotonic()
-                if isinstance(request, Load):
-                    flight.proven_at = asked_at
-                elif isinstance(request, Lease) and request.early:
+                if isinstance(request, Lease) and request.early:
                     leave()
                 try:
                     reply = self._perform(request, load)
                 except BaseException as error:  # noqa: BLE001  (the reading raises it again)
+                    if isinstance(request, Load):
+                        flight.proven_at = asked_at
                     request = reading.throw(error)
                     continue
-                # A hit, and a fill that was accepted, prove that nothing was invalidated before.
-                accepted = isinstance(request, Fill) and reply == [True]
-                if accepted or isinstance(request, Get | GetResult):
+                # A refused fill proves nothing more than the load before it did.
+                if isinstance(request, _PROOFS) or (isinstance(request, Fill) and reply == [True]):
                     flight.proven_at = asked_at
                 request = reading.send(reply)
         except StopIteration as done:

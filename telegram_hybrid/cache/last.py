@@ -10,9 +10,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
-from typing import TypeVar
-
-import attrs
+from typing import NamedTuple, TypeVar
 
 from telegram_hybrid.errors import ServiceError
 
@@ -20,8 +18,7 @@ T = TypeVar("T")
 _log = logging.getLogger("telegram_hybrid.cache")
 
 
-@attrs.frozen(slots=True)
-class Allowed:
+class Allowed(NamedTuple):
     """What a caller lets a read answer with, besides the present value."""
 
     if_error: bool = False

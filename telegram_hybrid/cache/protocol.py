@@ -82,7 +82,7 @@ class Lifetimes:
         return max(self.message, self.window) + self.lease
 
 
-@attrs.frozen(slots=True)
+@attrs.define(slots=True)
 class Answer(Generic[T]):
     """What a read found, and how many of its keys the cache answered and did not.
 
@@ -103,17 +103,19 @@ Reading: TypeAlias = Generator[Request, Any, Answer[T]]
 
 @attrs.frozen(slots=True)
 class _Kind(Generic[T]):
-    """How values of one kind are stored: each function also gets the id that names the value.
+    """How values of one kind are stored; a number, an id or a page's, names each in its channel.
 
-    `decode` returns None for what is not such a value, `encode` for what should not be stored;
-    `enough` says whether a value, though right, answers the question.
+    `decode(data, channel_id, number)` returns None for what is not such a value,
+    `encode(loaded, number, life)` for what should not be stored. `pick(loaded, number)` finds it
+    in what was loaded, `seconds(lives, loaded, number)` says how long it should live, and
+    `enough(value, limit)` whether a value, though right, answers the question.
     """
 
-    decode: Callable[[bytes, int], tuple[T, Life] | None]
+    decode: Callable[[bytes, int, int], tuple[T, Life] | None]
     encode: Callable[[Any, int, Life], bytes | None]
     pick: Callable[[Any, int], T]
-    seconds: Callable[[Any, int], float]
-    enough: Callable[[T], bool] = lambda _: True
+    seconds: Callable[[Lifetimes, Any, int], float]
+    enough: Callable[[T, int], bool] = lambda *_: True
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -129,26 +131,19 @@ class Protocol:
     def message(self, channel_id: int, message_id: int) -> Reading[Message | None]:
         """Read one message, deleted or not; None if it is not stored."""
         key = self.keys.message(channel_id, message_id)
-        return self._one(channel_id, key, message_id, [message_id], self._messages(channel_id))
+        return self._one(channel_id, key, message_id, [message_id], _MESSAGE)
 
     def messages(self, channel_id: int, message_ids: Iterable[int]) -> Reading[dict[int, Message]]:
         """Read messages of one channel: {message_id: message}, without those not stored."""
-        names = {number: self.keys.message(channel_id, number) for number in message_ids}
-        answer = yield from self._many(channel_id, names, self._messages(channel_id))
+        names = self.keys.messages(channel_id, message_ids)
+        answer = yield from self._many(channel_id, names, _MESSAGE)
         found = {number: one for number, one in answer.value.items() if one is not None}
         return Answer(found, answer.hits, answer.misses)
 
     def window(self, channel_id: int, limit: int) -> Reading[Window]:
         """Read the head window of a channel, with its newest `limit` messages."""
         key = self.keys.window(channel_id)
-        kind: _Kind[Window] = _Kind(
-            decode=lambda data, _: values.decode_window(data, channel_id),
-            encode=lambda loaded, _, life: values.encode_window(loaded, life),
-            pick=lambda loaded, _: loaded,
-            seconds=lambda *_: self.lives.window,
-            enough=lambda window: window.complete or len(window.messages) >= limit,
-        )
-        return self._one(channel_id, key, 0, [], kind)
+        return self._one(channel_id, key, 0, [], _WINDOW, limit)
 
     def pages(self, channel_id: int, numbers: Iterable[int]) -> Reading[dict[int, Window | None]]:
         """Read pages of a channel by number.
@@ -156,13 +151,7 @@ class Protocol:
         A `Load` that is not guarded need not load any: then what the cache lacks is None.
         """
         names = {number: self.keys.page(channel_id, number) for number in numbers}
-        kind: _Kind[Window | None] = _Kind(
-            decode=lambda data, number: _page(data, channel_id, number),
-            encode=lambda loaded, number, life: values.encode_window(loaded[number], life),
-            pick=lambda loaded, number: loaded and loaded[number],
-            seconds=lambda *_: self.lives.window,
-        )
-        return self._many(channel_id, names, kind)
+        return self._many(channel_id, names, _PAGE)
 
     def seen(self, channel_id: int, message_ids: Iterable[int]) -> Reading[set[int]]:
         """Find which messages are stored, deleted ones included.
@@ -170,14 +159,14 @@ class Protocol:
         "Stored" is said only after the database said so, and is never unsaid: it needs no lease,
         no version and no invalidation.
         """
-        names = {number: self.keys.seen(channel_id, number) for number in message_ids}
+        names = self.keys.flags(channel_id, message_ids)
         if not names:
             return Answer(set(), 0, 0)
         flags = yield Get(list(names.values()))
+        if flags is not None and flags.count(values.SEEN) == len(names):
+            return Answer(set(names), len(names), 0)
         known = {i for i, flag in zip(names, flags or (), strict=False) if flag == values.SEEN}
         unknown = [number for number in names if number not in known]
-        if not unknown:
-            return Answer(known, len(known), 0)
         loaded: Loaded = yield Load(unknown)
         stored: Any = loaded.value
         if stored and flags is not None:
@@ -210,7 +199,13 @@ class Protocol:
         return Answer(loaded.value, 0, 1)
 
     def _one(
-        self, channel_id: int, key: str, number: int, ids: Sequence[int], kind: _Kind[T]
+        self,
+        channel_id: int,
+        key: str,
+        number: int,
+        ids: Sequence[int],
+        kind: _Kind[T],
+        limit: int = 0,
     ) -> Reading[T]:
         """Read one value; of many readers that miss it, one loads it and the others wait."""
         for patience in range(_PATIENCE, -1, -1):
@@ -218,8 +213,8 @@ class Protocol:
             if stored is None:
                 return Answer(kind.pick((yield Load(ids)).value, number), 0, 1)
             data: bytes | None = stored[0]
-            found = kind.decode(data, number) if data is not None else None
-            hit = found is not None and kind.enough(found[0])
+            found = kind.decode(data, channel_id, number) if data is not None else None
+            hit = found is not None and kind.enough(found[0], limit)
             if found and hit and not self._is_early(found[1]):
                 return Answer(found[0], 1, 0)
             token = self.new_token()
@@ -256,7 +251,7 @@ class Protocol:
         answers: dict[int, T] = {}
         missed: dict[int, bool] = {}
         for number, data in zip(names, stored, strict=True):
-            found = kind.decode(data, number) if data is not None else None
+            found = kind.decode(data, channel_id, number) if data is not None else None
             if found is not None:
                 answers[number] = found[0]
             else:
@@ -294,7 +289,7 @@ class Protocol:
         cost = max(0.0, self.now() - began)
         entries = []
         for number, key in ours.items():
-            seconds = kind.seconds(loaded.value, number) * (1 - self.chance() / 10)
+            seconds = kind.seconds(self.lives, loaded.value, number) * (1 - self.chance() / 10)
             life = Life(self.now() + seconds, cost)
             value = kind.encode(loaded.value, number, life) if loaded.quiet else None
             entries.append(FillEntry(key, token, loaded.as_of, value or b"", seconds))
@@ -311,27 +306,42 @@ class Protocol:
         gap = life.cost * self.lives.early * -log(1.0 - self.chance())
         return self.now() + gap >= life.until
 
-    def _messages(self, channel_id: int) -> _Kind[Message | None]:
-        def decode(data: bytes, number: int) -> tuple[Message | None, Life] | None:
-            cached = values.decode_message(data, channel_id, number)
-            return (cached.message, cached.life) if cached else None
 
-        def encode(loaded: dict[int, Message], number: int, life: Life) -> bytes | None:
-            message = loaded.get(number)
-            if message is None:
-                return values.encode_absence(life)
-            return values.encode_message(message, life)
-
-        return _Kind(
-            decode=decode,
-            encode=encode,
-            pick=lambda loaded, number: loaded.get(number),
-            seconds=lambda loaded, number: (
-                self.lives.message if number in loaded else self.lives.absent
-            ),
-        )
+def _decode_message(
+    data: bytes, channel_id: int, number: int
+) -> tuple[Message | None, Life] | None:
+    cached = values.decode_message(data, channel_id, number)
+    return (cached.message, cached) if cached else None
 
 
-def _page(data: bytes, channel_id: int, number: int) -> tuple[Window, Life] | None:
+def _encode_message(loaded: dict[int, Message], number: int, life: Life) -> bytes | None:
+    message = loaded.get(number)
+    if message is None:
+        return values.encode_absence(life)
+    return values.encode_message(message, life)
+
+
+def _decode_page(data: bytes, channel_id: int, number: int) -> tuple[Window, Life] | None:
     found = values.decode_window(data, channel_id)
     return found if found and found[0].lo == number * values.PAGE else None
+
+
+_MESSAGE: _Kind[Message | None] = _Kind(
+    decode=_decode_message,
+    encode=_encode_message,
+    pick=lambda loaded, number: loaded.get(number),
+    seconds=lambda lives, loaded, number: lives.message if number in loaded else lives.absent,
+)
+_WINDOW: _Kind[Window] = _Kind(
+    decode=lambda data, channel_id, _: values.decode_window(data, channel_id),
+    encode=lambda loaded, _, life: values.encode_window(loaded, life),
+    pick=lambda loaded, _: loaded,
+    seconds=lambda lives, *_: lives.window,
+    enough=lambda window, limit: window.complete or len(window.messages) >= limit,
+)
+_PAGE: _Kind[Window | None] = _Kind(
+    decode=_decode_page,
+    encode=lambda loaded, number, life: values.encode_window(loaded[number], life),
+    pick=lambda loaded, number: loaded and loaded[number],
+    seconds=lambda lives, *_: lives.window,
+)

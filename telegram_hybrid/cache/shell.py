@@ -113,10 +113,10 @@ class MessageCache:
         self, channel_id: int, message_ids: Iterable[int], load: Loader
     ) -> dict[int, Message]:
         """Return {message_id: message} of those that are stored, deleted ones included."""
-        ids = list(dict.fromkeys(message_ids))
         if self._store is None:
+            ids = list(dict.fromkeys(message_ids))
             return load(Load(ids)).value if ids else {}
-        reading = self._protocol.messages(channel_id, ids)
+        reading = self._protocol.messages(channel_id, message_ids)
         return self._counted(self._driver.run(reading, load))
 
     def window(
@@ -155,10 +155,10 @@ class MessageCache:
 
     def seen(self, channel_id: int, message_ids: Iterable[int], load: Loader) -> set[int]:
         """Return those ids of a channel that are stored, deleted ones included."""
-        ids = list(dict.fromkeys(message_ids))
         if self._store is None:
+            ids = list(dict.fromkeys(message_ids))
             return load(Load(ids)).value if ids else set()
-        reading = self._protocol.seen(channel_id, ids)
+        reading = self._protocol.seen(channel_id, message_ids)
         return self._counted(self._driver.run(reading, load))
 
     def result(self, name: str, parameters: Any, channel_ids: Iterable[int], load: Loader) -> Any:
@@ -312,7 +312,7 @@ class MessageCache:
             self._wake = Wake(self._store.publish_wake)
 
     def _counted(self, answer: Answer[T]) -> T:
-        self._tally.add(
-            hits=answer.hits, misses=answer.misses, early=answer.early, stale=answer.stale
-        )
+        self._tally.answered(answer.hits, answer.misses)
+        if answer.early or answer.stale:
+            self._tally.add(early=answer.early, stale=answer.stale)
         return answer.value

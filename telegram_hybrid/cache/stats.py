@@ -56,6 +56,12 @@ class Tally:
         """Have a lock that no thread of a parent process holds."""
         self._lock = Lock()
 
+    def answered(self, hits: int, misses: int) -> None:
+        """Add to `hits` and `misses`."""
+        with self._lock:
+            self._stats["hits"] += hits
+            self._stats["misses"] += misses
+
     def add(self, **counts: int) -> None:
         """Add to the named counters."""
         with self._lock:

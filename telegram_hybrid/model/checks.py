@@ -33,6 +33,8 @@ LATEST = datetime(2100, 1, 1, tzinfo=UTC)
 
 def channel_id(field: str, value: Any) -> int:
     """Accept a marked chat id: any non-zero integer below 2**52 in size."""
+    if type(value) is int and value and -MAX_ID < value < MAX_ID:  # nearly always, and often
+        return value
     number = integer(field, value)
     if number == 0 or abs(number) >= MAX_ID:
         raise InvalidInput(field, f"{number} is not a Telegram chat id (non-zero, below 2**52)")
@@ -41,10 +43,20 @@ def channel_id(field: str, value: Any) -> int:
 
 def message_id(field: str, value: Any) -> int:
     """Accept a message id: 0 up to 2**52 - 1."""
+    if type(value) is int and 0 <= value < MAX_ID:  # nearly always, and often
+        return value
     number = integer(field, value)
     if not 0 <= number < MAX_ID:
         raise InvalidInput(field, f"{number} is not a Telegram message id (0 to 2**52 - 1)")
     return number
+
+
+def message_ids(field: str, values: Any) -> list[int]:
+    """Accept message ids; the field of a bad one is named `field[index]`."""
+    found = list(iterable(field, values))
+    if all(type(value) is int and 0 <= value < MAX_ID for value in found):
+        return found
+    return [message_id(f"{field}[{index}]", value) for index, value in enumerate(found)]
 
 
 def count(field: str, value: Any, *, least: int = 0, most: int = MAX_ID) -> int:

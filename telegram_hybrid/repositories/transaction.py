@@ -221,12 +221,7 @@ class Transactions:
 def checked_ids(channel_id: int, message_ids: Iterable[int]) -> list[int]:
     """Return the ids without repetitions, in order. Raises `InvalidInput` naming the field."""
     checks.channel_id("channel_id", channel_id)
-    return list(
-        dict.fromkeys(
-            checks.message_id(f"message_ids[{index}]", value)
-            for index, value in enumerate(checks.iterable("message_ids", message_ids))
-        )
-    )
+    return list(dict.fromkeys(checks.message_ids("message_ids", message_ids)))
 
 
 def wanted(found: dict[int, Message], include_deleted: bool) -> dict[int, Message]:

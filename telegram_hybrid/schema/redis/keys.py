@@ -20,6 +20,7 @@ The braces are literal: Redis Cluster hashes only what they enclose (Redis Clust
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from enum import StrEnum
 
 import attrs
@@ -88,9 +89,19 @@ class Keys:
         """Name the value of one message."""
         return f"{self.prefix}:msg:{{{channel_id}}}:{message_id}"
 
+    def messages(self, channel_id: int, message_ids: Iterable[int]) -> dict[int, str]:
+        """Name the values of several messages of a channel: {message_id: name}."""
+        head = f"{self.prefix}:msg:{{{channel_id}}}:"
+        return {number: f"{head}{number}" for number in message_ids}
+
     def seen(self, channel_id: int, message_id: int) -> str:
         """Name the flag that says a message is stored."""
         return f"{self.prefix}:dedup:{{{channel_id}}}:{message_id}"
+
+    def flags(self, channel_id: int, message_ids: Iterable[int]) -> dict[int, str]:
+        """Name the seen flags of several messages of a channel: {message_id: name}."""
+        head = f"{self.prefix}:dedup:{{{channel_id}}}:"
+        return {number: f"{head}{number}" for number in message_ids}
 
     def window(self, channel_id: int) -> str:
         """Name the head window of a channel."""

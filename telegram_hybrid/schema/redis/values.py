@@ -41,20 +41,19 @@ SEEN = b'{"version":0,"schema":1,"seen":true}'
 PAGE = 256
 
 
-@attrs.frozen(slots=True)
-class Life:
+class Life(msgspec.Struct, frozen=True):
     """Until when a value should live (Unix seconds), and how many seconds its load took."""
 
     until: float
     cost: float
 
 
-@attrs.frozen(slots=True)
-class Cached:
+class Cached(Life, frozen=True):
     """A message as it was cached; None if what was cached is that there is none."""
 
+    schema: Literal[1]
+    version: int
     message: Message | None
-    life: Life
 
 
 @attrs.frozen(slots=True)
@@ -93,19 +92,9 @@ class Window:
         return cls(tuple(messages), False, version, lo, lo + PAGE - 1)
 
 
-class _StoredMessage(msgspec.Struct, frozen=True):
+class _StoredWindow(Life, frozen=True):
     schema: Literal[1]
     version: int
-    until: float
-    cost: float
-    message: Message | None
-
-
-class _StoredWindow(msgspec.Struct, frozen=True):
-    schema: Literal[1]
-    version: int
-    until: float
-    cost: float
     lo: int
     hi: int
     complete: bool
@@ -119,7 +108,7 @@ class _StoredResult(msgspec.Struct, frozen=True):
 
 
 _RESULT = msgspec.json.Decoder(_StoredResult)
-_MESSAGE = msgspec.json.Decoder(_StoredMessage)
+_MESSAGE = msgspec.json.Decoder(Cached)
 _WINDOW = msgspec.json.Decoder(_StoredWindow)
 # DecodeError covers the model's own refusals (InvalidInput is a ValueError, which msgspec wraps).
 _UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -149,7 +138,7 @@ def decode_message(data: bytes, channel_id: int, message_id: int) -> Cached | No
         and message.channel_id == channel_id
         and message.version == stored.version
     )
-    return Cached(message, Life(stored.until, stored.cost)) if ours else None
+    return stored if ours else None
 
 
 def encode_window(window: Window, life: Life) -> bytes | None:

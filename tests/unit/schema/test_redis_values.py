@@ -48,7 +48,7 @@ def test_a_message_survives_and_its_version_comes_first(message: Message) -> Non
     assert data.startswith(b'{"version":%d,' % message.version)
     found = values.decode_message(data, CHANNEL, 7)
     assert whole(found.message) == whole(message)
-    assert found.life == LIFE
+    assert (found.until, found.cost) == (LIFE.until, LIFE.cost)
 
 
 @given(messages(), st.sets(st.integers(0, 50), max_size=8), st.integers(1, 8))

@@ -15,13 +15,29 @@ that was asked after the reader began.
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
 
 from cachelab.history import CAPACITY, KEYS, LIVES, Log, head, load, written
 from cachelab.redis_model import RedisModel
+from cachelab.steps import (
+    CatchUp,
+    Choose,
+    Commit,
+    Failover,
+    Lock,
+    Look,
+    Outbox,
+    Plain,
+    Replay,
+    Replicate,
+    Rows,
+    Shared,
+    Steps,
+    Unlock,
+)
 from telegram_hybrid.cache import writes
 from telegram_hybrid.cache.protocol import Answer
 from telegram_hybrid.cache.requests import (
@@ -35,114 +51,8 @@ from telegram_hybrid.cache.requests import (
     Loaded,
     Mark,
 )
-from telegram_hybrid.model import ChannelWrite, EventType
+from telegram_hybrid.model import ChannelWrite
 from telegram_hybrid.schema.redis import scripts
-
-Steps = Generator[Any, Any, Any]
-Frozen = tuple[tuple[str, tuple[object, float | None]], ...]
-
-
-@attrs.frozen
-class Lock:
-    """A writer's first step: it waits for the channel's lock. Reply: the log so far."""
-
-
-@attrs.frozen
-class Commit:
-    """A writer's step: the row becomes visible and the lock is free."""
-
-    message_id: int
-    kind: EventType
-
-
-@attrs.frozen
-class Unlock:
-    """The step of a server that finds a dead writer's connection: the lock is free."""
-
-
-@attrs.frozen
-class Outbox:
-    """The relay's step: it waits for commit number `index`. Reply: what that wrote."""
-
-    index: int
-
-
-@attrs.frozen
-class Choose:
-    """Something outside of the protocol decides: every option is explored."""
-
-    options: tuple[Any, ...]
-
-
-@attrs.frozen
-class Plain:
-    """A step on Redis outside of the protocol: for the adversary and for naive caches."""
-
-    do: Callable[[RedisModel], object]
-
-
-@attrs.frozen
-class Replicate:
-    """The replica has everything up to now."""
-
-
-@attrs.frozen
-class Failover:
-    """The replica becomes the master: later writes are lost, acknowledged or not.
-
-    From here on every process goes past the cache, until `Replay`.
-    """
-
-
-@attrs.frozen
-class Replay:
-    """Every process repeats the invalidations that were acknowledged to it, and trusts hits again.
-
-    `order` is "oldest first", "newest first", or "none" to repeat nothing.
-    """
-
-    order: str
-
-
-@attrs.frozen
-class CatchUp:
-    """The standby of the database applies one more commit."""
-
-
-@attrs.frozen
-class Shared:
-    """All that the processes share, as plain data."""
-
-    log: Log
-    locked: bool = False
-    redis: Frozen = ()
-    replica: Frozen = ()
-    trusted: bool = True
-    #: The highest version of which an invalidation was applied, and those acknowledged.
-    applied: int = 0
-    acknowledged: tuple[int, ...] = ()
-    #: How many commits the standby has; None: loads are made from the primary.
-    standby: int | None = None
-
-    def get(self, key: str) -> bytes | None:
-        value = dict(self.redis).get(key, (None, None))[0]
-        return value if isinstance(value, bytes) else None
-
-
-@attrs.frozen
-class _Look:
-    """The second part of a guarded load."""
-
-    load: Load
-    as_of: int
-
-
-@attrs.frozen
-class _Rows:
-    """The third part of a guarded load, if the lock was free: otherwise nobody keeps the rows."""
-
-    load: Load
-    as_of: int
 
 
 @attrs.define
@@ -340,10 +250,10 @@ class Explorer:
                 return ()
             case Load() as asked:
                 seen = self._visible(shared)
-                return ((sid, self._within(node, _Look(asked, head(seen))), _KEEP),)
-            case _Look(asked, as_of):
+                return ((sid, self._within(node, Look(asked, head(seen))), _KEEP),)
+            case Look(asked, as_of):
                 if self._is_quiet(shared):
-                    return ((sid, self._within(node, _Rows(asked, as_of)), _KEEP),)
+                    return ((sid, self._within(node, Rows(asked, as_of)), _KEEP),)
                 loaded = Loaded(load(self._visible(shared), asked, as_of), as_of, quiet=False)
                 return tuple((sid, one, _KEEP) for one in self._after(shared, node, loaded))
         after, reply, effect = self._perform(shared, node.request, mine=bool(code & 2))
@@ -367,7 +277,7 @@ class Explorer:
                 return attrs.evolve(shared, locked=False), None, _KEEP
             case Outbox(index):
                 return shared, written(shared.log, index, patches=False), _KEEP
-            case _Rows(asked, as_of):
+            case Rows(asked, as_of):
                 loaded = Loaded(load(self._visible(shared), asked, as_of), as_of, quiet=True)
                 return shared, loaded, _KEEP
             case CatchUp():

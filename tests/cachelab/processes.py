@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from cachelab.history import CAPACITY, CHANNEL, KEYS, LIVES, Log, head, living, rows, written
-from cachelab.interleavings import (
+from cachelab.redis_model import RedisModel
+from cachelab.steps import (
     CatchUp,
     Choose,
     Commit,
@@ -18,7 +19,6 @@ from cachelab.interleavings import (
     Steps,
     Unlock,
 )
-from cachelab.redis_model import RedisModel
 from telegram_hybrid.cache.protocol import Protocol
 from telegram_hybrid.cache.requests import Invalidate, Lease, Load, Mark
 from telegram_hybrid.model import EventType

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from cachelab import mutants
 from cachelab.history import CHANNEL, KEYS, Log
-from cachelab.interleavings import Census, Explorer, Shared, Steps
+from cachelab.interleavings import Census, Explorer
 from cachelab.processes import (
     MESSAGE,
     WINDOW,
@@ -40,6 +40,7 @@ from cachelab.processes import (
     window_reader,
     writing,
 )
+from cachelab.steps import Shared, Steps
 
 from telegram_hybrid.cache import protocol
 from telegram_hybrid.model import EventType

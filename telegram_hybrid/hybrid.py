@@ -99,13 +99,16 @@ class Hybrid:
         self._results = Results(self.engine, schema, self.cache)
 
     @contextmanager
-    def transaction(self) -> Iterator[Transaction]:
+    def transaction(self, *, traceparent: str | None = None) -> Iterator[Transaction]:
         """Several writes, one commit: at the clean end of the block; any exception rolls back.
 
         A transaction that writes to several channels and meets a deadlock raises
         `WriteConflict`: run the whole block again.
+
+        Its events carry `traceparent` (W3C Trace Context); without one, that of OpenTelemetry's
+        current span, where `opentelemetry-api` is installed, or of the event being handled.
         """
-        with self._transactions.begin() as transaction:
+        with self._transactions.begin(traceparent=traceparent) as transaction:
             yield transaction
 
     def cached(

@@ -35,6 +35,7 @@ from telegram_hybrid.errors import (
     UnknownVersion,
 )
 from telegram_hybrid.model import Event, checks
+from telegram_hybrid.observe import traces
 from telegram_hybrid.outbox import dead_letters, inbox
 from telegram_hybrid.schema.broker import Topology, checked_name, open_envelope, routing_key
 
@@ -93,9 +94,10 @@ class Consumer(Worker, Generic[Tx]):
     `handler(event, tx)` is called with the transaction that also holds the inbox row, opened by
     `transaction` (default: one with nothing but `.connection`); it must not commit. If it raises,
     all is rolled back, and it is called again after growing delays, up to `max_attempts` times;
-    then the event becomes a dead letter. Meanwhile later events of the same channel wait, and
-    those of others go on, as far as `prefetch` reaches; with `keep_order=False` those of the same
-    channel go on, too. A lost server is waited for and never counts as the handler's failure.
+    then the event becomes a dead letter. It runs in the trace of the event's writer. Meanwhile
+    later events of the same channel wait, and those of others go on, as far as `prefetch` reaches;
+    with `keep_order=False` those of the same channel go on, too. A lost server is waited for and
+    never counts as the handler's failure.
 
     With a `batch` above 1, up to so many events that wait already share a transaction, which is
     several times faster; if the handler raises on one, all are rolled back and each is handled
@@ -290,7 +292,8 @@ class Consumer(Worker, Generic[Tx]):
         for event in events:
             if event.event_id in new:
                 new.remove(event.event_id)
-                self._handler(event, tx)
+                with traces.continued(event.traceparent):
+                    self._handler(event, tx)
         return count
 
     def _failed(

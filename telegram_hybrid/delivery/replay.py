@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from telegram_hybrid.model import EventType, Message, checks
+from telegram_hybrid.observe import traces
 from telegram_hybrid.outbox import rows
 from telegram_hybrid.outbox.locks import lock_channels
 from telegram_hybrid.repositories import reading
@@ -48,7 +49,8 @@ def replay(
         for ids in _chosen(connection, schema, channel, since, queue):
             found = reading.by_ids(connection, schema, channel, ids)
             messages = [found[number] for number in ids if number in found]
-            rows.append(connection, schema, [(_type(each), each) for each in messages])
+            events = [(_type(each), each) for each in messages]
+            rows.append(connection, schema, events, traceparent=traces.current())
             written += len(messages)
     return written
 

@@ -179,7 +179,7 @@ class Transactions:
         self._local = threading.local()
 
     @contextmanager
-    def begin(self) -> Iterator[Transaction]:
+    def begin(self, *, traceparent: str | None = None) -> Iterator[Transaction]:
         """Commit at the clean end of the block, roll back on any exception.
 
         `before_commit` is called while the channels are locked; it is called again when nobody
@@ -187,12 +187,14 @@ class Transactions:
         is called for a transaction that changed nothing; if it published events and changed no
         message, `after_commit` alone.
         """
+        if traceparent is not None:
+            checks.traceparent("traceparent", traceparent)
         writes: list[ChannelWrite] = []
         published = False
         writers = self._writers_of_thread()
         try:
             with postgres.transaction(self._engine) as connection:
-                writer = Writer(connection, self._schema, self._partitions, writers)
+                writer = Writer(connection, self._schema, self._partitions, writers, traceparent)
                 transaction = Transaction(connection, self._schema, writer)
                 writers.append(writer)
                 try:

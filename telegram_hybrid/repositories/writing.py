@@ -31,6 +31,7 @@ from telegram_hybrid.model import (
     Status,
 )
 from telegram_hybrid.model.message import present
+from telegram_hybrid.observe import traces
 from telegram_hybrid.outbox import rows as outbox
 from telegram_hybrid.outbox.locks import lock_channels
 from telegram_hybrid.repositories import reading
@@ -125,7 +126,8 @@ class _Slot:
 class Writer:
     """The write path of messages, on one open transaction. Collects what it changed.
 
-    `beside` are the writers of all transactions that its thread has open, now and later.
+    `beside` are the writers of all transactions that its thread has open, now and later. Events
+    carry `traceparent`, or else that of the span they happen in.
     """
 
     def __init__(
@@ -134,11 +136,13 @@ class Writer:
         schema: str,
         partitions: Partitions,
         beside: Sequence[Writer],
+        traceparent: str | None = None,
     ) -> None:
         self._connection = connection
         self._schema = schema
         self._partitions = partitions
         self._beside = beside
+        self._traceparent = traceparent
         self.locked: set[int] = set()
         self.changes: list[Change] = []
         #: Whether events of somebody's own wait for the commit.
@@ -212,6 +216,8 @@ class Writer:
         It changes no message: the channel's version, which the cache goes by, stays.
         """
         self._reserve({event.channel_id})
+        if event.traceparent is None:
+            event = attrs.evolve(event, traceparent=self._trace())
         published = outbox.publish(self._connection, self._schema, event)
         self.locked.add(event.channel_id)
         self.published = True
@@ -328,7 +334,7 @@ class Writer:
         )
 
     def _announce(self, events: Sequence[tuple[EventType, Message]]) -> None:
-        heads = outbox.append(self._connection, self._schema, events)
+        heads = outbox.append(self._connection, self._schema, events, traceparent=self._trace())
         self._heads = heads | self._heads
         # The cache patches its windows with a few; of many, the keys are enough (P11).
         few = len(self.changes) + len(events) <= PATCHABLE
@@ -336,6 +342,9 @@ class Writer:
             Change(message.key, message.version, kind, message if few else None)
             for kind, message in events
         ]
+
+    def _trace(self) -> str | None:
+        return self._traceparent or traces.current()
 
     def _execute(self, statement: str, **values: Any) -> Any:
         return self._connection.execute(sql(statement, self._schema), values)

@@ -296,3 +296,29 @@ def test_the_envelope_is_a_cloud_event_that_others_can_read(rabbit_at):
         "cloudEvents_traceparent": event.traceparent,
         "traceparent": event.traceparent,
     }
+
+
+def test_a_trace_goes_from_the_writer_through_the_handler_to_its_own_events(at, hybrid):
+    # Broken on purpose: without `continued` in the consumer, the last one had no trace.
+    parent = f"00-{'a' * 32}-{'b' * 16}-01"
+    at.consumer(lambda event, tx: None, queue=f"{at.queue}.own", bind=TOPIC).declare()
+    seen: list[str | None] = []
+
+    def handler(event: Event, tx: Any) -> None:
+        seen.append(event.traceparent)
+        tx.publish(signal(event.message.message_id))
+
+    consumer = hybrid.consume(handler, queue=at.queue)
+    consumer.declare()
+    with pytest.raises(InvalidInput, match="traceparent"), hybrid.transaction(traceparent="x"):
+        pass
+    with hybrid.transaction(traceparent=parent) as tx:
+        tx.messages.save(make_message(channel_id=CHANNEL, message_id=1))
+    hybrid.messages.save(make_message(channel_id=CHANNEL, message_id=2))
+    relayed(at)
+    consumer.start()
+    until(lambda: consumer.counters.consumed == 2)
+    assert consumer.stop()
+    relayed(at)
+    assert seen == [parent, None]
+    assert [each.traceparent for each in at.taken(f"{at.queue}.own")] == [parent, None]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import UTC, datetime
 from threading import Event as Flag
 from time import monotonic
 from typing import Any, Generic, Protocol, TypeVar
@@ -23,6 +24,7 @@ from telegram_hybrid.connect import postgres
 from telegram_hybrid.connect.broker import close_quietly, translated_errors
 from telegram_hybrid.delivery import letters
 from telegram_hybrid.delivery.backoff import RECONNECT, REHANDLE, Backoff
+from telegram_hybrid.delivery.gauges import ConsumerCounters, ConsumerGauges, Rate, Times
 from telegram_hybrid.delivery.schedule import GiveUp, Job, Schedule
 from telegram_hybrid.delivery.topology import declare_exchanges, declare_queue
 from telegram_hybrid.delivery.worker import Worker, log
@@ -32,7 +34,6 @@ from telegram_hybrid.errors import (
     DatabaseUnavailable,
     InvalidInput,
     TopologyConflict,
-    UnknownVersion,
 )
 from telegram_hybrid.model import Event, checks
 from telegram_hybrid.observe import traces
@@ -61,22 +62,6 @@ class PlainTransaction:
     """A transaction of which the handler gets only the connection."""
 
     connection: Connection
-
-
-@attrs.frozen(slots=True)
-class ConsumerCounters:
-    """What a consumer did since it was made.
-
-    `consumed` events were handled and committed here; `duplicates` were so before; `retried`
-    counts failures of the handler that are tried again; `dead` events were given up; `failures`
-    counts what a lost server interrupted.
-    """
-
-    consumed: int = 0
-    duplicates: int = 0
-    retried: int = 0
-    dead: int = 0
-    failures: int = 0
 
 
 @attrs.frozen(slots=True)
@@ -151,6 +136,7 @@ class Consumer(Worker, Generic[Tx]):
             max_attempts=checks.count("max_attempts", max_attempts, least=1), backoff=backoff
         )
         self._setbacks = 0
+        self._rate, self._lag, self._handling = Rate(), Times(), Times()
         self.counters = ConsumerCounters()
 
     def declare(self) -> None:
@@ -163,6 +149,17 @@ class Consumer(Worker, Generic[Tx]):
             self._declare(connection)
         finally:
             close_quietly(connection)
+
+    def gauges(self) -> ConsumerGauges:
+        """How this consumer stands; may be asked from any thread."""
+        return ConsumerGauges(
+            in_hand=len(self._schedule),
+            rate=self._rate.per_second(monotonic()),
+            lag_p50=self._lag.quantile(0.5),
+            lag_p99=self._lag.quantile(0.99),
+            handler_p50=self._handling.quantile(0.5),
+            handler_p99=self._handling.quantile(0.99),
+        )
 
     def run(self, stop: Flag) -> None:
         """Consume until `stop` is set; lost servers are waited for.
@@ -256,7 +253,7 @@ class Consumer(Worker, Generic[Tx]):
     def _handle(self, connection: kombu.Connection, jobs: list[Job[Delivery]], stop: Flag) -> None:
         first = jobs[0].delivery.event
         if isinstance(first, InvalidInput):  # and so alone
-            self._bury(connection, jobs[0], 0, _unreadable(first), stop)
+            self._bury(connection, jobs[0], 0, letters.why_unreadable(first), stop)
             return
         events = [job.delivery.event for job in jobs if isinstance(job.delivery.event, Event)]
         handling = False
@@ -264,7 +261,7 @@ class Consumer(Worker, Generic[Tx]):
             with self._transaction() as tx:
                 new = self._receive(tx.connection, events)
                 handling = True
-                consumed = self._call(events, new, tx)
+                handled = self._call(events, new, tx)
         except DatabaseError as error:
             if handling and not error.retryable:
                 self._failed(connection, jobs, error, stop)
@@ -274,7 +271,7 @@ class Consumer(Worker, Generic[Tx]):
             self._failed(connection, jobs, error, stop)
         else:
             self._setbacks = 0
-            self._count(consumed=consumed, duplicates=len(events) - consumed)
+            self._note(handled, duplicates=len(events) - len(handled))
             self._schedule.done(jobs, monotonic())
             with translated_errors(connection):
                 for job in jobs:
@@ -286,15 +283,18 @@ class Consumer(Worker, Generic[Tx]):
         ]
         return inbox.receive(connection, self._schema, self.queue, entries)
 
-    def _call(self, events: Sequence[Event], new: set[UUID], tx: Any) -> int:
-        """Call the handler with each new event; return how many those were."""
-        count = len(new)
+    def _call(self, events: Sequence[Event], new: set[UUID], tx: Any) -> list[Event]:
+        """Call the handler with each new event; return those."""
+        handled = []
         for event in events:
             if event.event_id in new:
                 new.remove(event.event_id)
+                began = monotonic()
                 with traces.continued(event.traceparent):
                     self._handler(event, tx)
-        return count
+                self._handling.add([monotonic() - began])
+                handled.append(event)
+        return handled
 
     def _failed(
         self,
@@ -308,7 +308,7 @@ class Consumer(Worker, Generic[Tx]):
             return
         (job,) = jobs
         decision = self._schedule.failed(job, monotonic(), random.random())  # noqa: S311
-        what = _told(error)
+        what = letters.told(error)
         if isinstance(decision, GiveUp):
             self._bury(connection, job, decision.attempts, what, stop)
             return
@@ -380,22 +380,12 @@ class Consumer(Worker, Generic[Tx]):
         with postgres.transaction(self._engine) as connection:
             yield PlainTransaction(connection)
 
+    def _note(self, handled: Sequence[Event], *, duplicates: int) -> None:
+        now = datetime.now(UTC)
+        self._rate.add(len(handled), monotonic())
+        self._lag.add(max(0.0, (now - event.occurred_at).total_seconds()) for event in handled)
+        self._count(consumed=len(handled), duplicates=duplicates)
+
     def _count(self, **more: int) -> None:
         now = self.counters
         self.counters = attrs.evolve(now, **{k: getattr(now, k) + n for k, n in more.items()})
-
-
-def _unreadable(error: InvalidInput) -> str:
-    cause = error.__cause__ if isinstance(error, UnknownVersion) else None
-    more = f": {_told(cause)}" if isinstance(cause, Exception) else ""
-    return f"unreadable: {error}{more}"
-
-
-def _told(error: Exception) -> str:
-    """What a handler raised, as text that a log and a row can hold, whatever its class does."""
-    try:
-        text = str(error)
-    except Exception as failure:  # noqa: BLE001  (its __str__ may raise anything; both are named)
-        text = f"<str() of it raised {type(failure).__name__}>"
-    text = text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
-    return f"{type(error).__name__}: {text}"

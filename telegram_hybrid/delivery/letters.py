@@ -11,7 +11,7 @@ from uuid import NAMESPACE_OID, UUID, uuid5
 import attrs
 import msgspec
 
-from telegram_hybrid.errors import InvalidInput
+from telegram_hybrid.errors import InvalidInput, UnknownVersion
 from telegram_hybrid.model import Record
 from telegram_hybrid.outbox.dead_letters import UNREADABLE
 from telegram_hybrid.schema.broker import channel_of, open_envelope, routing_key
@@ -120,3 +120,20 @@ def _channel(headers: Mapping[str, Any], key: str) -> int:
     except ValueError:
         return 0
     return channel_id if abs(channel_id) < 2**63 else 0
+
+
+def why_unreadable(error: InvalidInput) -> str:
+    """Why a message is no event here, with what an upcaster raised."""
+    cause = error.__cause__ if isinstance(error, UnknownVersion) else None
+    more = f": {told(cause)}" if isinstance(cause, Exception) else ""
+    return f"unreadable: {error}{more}"
+
+
+def told(error: Exception) -> str:
+    """What a handler raised, as text that a log and a row can hold, whatever its class does."""
+    try:
+        text = str(error)
+    except Exception as failure:  # noqa: BLE001  (its __str__ may raise anything; both are named)
+        text = f"<str() of it raised {type(failure).__name__}>"
+    text = text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
+    return f"{type(error).__name__}: {text}"

@@ -23,7 +23,7 @@ from sqlalchemy import Engine
 from telegram_hybrid.connect.postgres import transaction
 from telegram_hybrid.delivery.backoff import RECONNECT
 from telegram_hybrid.delivery.carried import changes_of, seal_row, tell
-from telegram_hybrid.delivery.gauges import Recent, RelayCounters, RelayGauges
+from telegram_hybrid.delivery.gauges import Rate, RelayCounters, RelayGauges, Times
 from telegram_hybrid.delivery.holding import Holding
 from telegram_hybrid.delivery.pipeline import WINDOW, Pipeline
 from telegram_hybrid.delivery.publisher import Publisher, open_publisher
@@ -32,11 +32,13 @@ from telegram_hybrid.delivery.wake import LocalWake, Wake
 from telegram_hybrid.delivery.worker import Worker, log
 from telegram_hybrid.errors import BrokerError, HybridError, InvalidInput, ServiceError
 from telegram_hybrid.model import Change, checks
-from telegram_hybrid.outbox import claims
+from telegram_hybrid.outbox import claims, dead_letters
 from telegram_hybrid.outbox.claims import Burial, Postponement
 from telegram_hybrid.outbox.rows import OutboxRow
 from telegram_hybrid.schema.broker import Topology
 
+#: Seconds for which a relay has its shards without renewing.
+LEASE = 15.0
 #: Rows held ahead of publishing.
 BATCH = 2000
 #: Events written to the broker between two looks at its answers.
@@ -80,7 +82,7 @@ class Relay(Worker):
         *,
         topology: Topology | None = None,
         owner: str | None = None,
-        lease_seconds: float = 15.0,
+        lease_seconds: float = LEASE,
         window: int = WINDOW,
         batch: int = BATCH,
         strict: bool = True,
@@ -108,7 +110,7 @@ class Relay(Worker):
         self._full_look_at = monotonic() + FULL_LOOK
         self._settle_at = 0.0
         self._poll_at, self._poll_after = 0.0, POLL_FIRST
-        self._recent = Recent()
+        self._rate, self._confirmed = Rate(), Times()
         self.counters = RelayCounters()
 
     def run(self, stop: Event) -> None:
@@ -157,16 +159,20 @@ class Relay(Worker):
 
         Reads the whole outbox, so ask every few seconds at most. Raises `DatabaseError`.
         """
-        backlog, now = self.backlog(), monotonic()
+        with transaction(self._engine) as connection:
+            backlog = claims.backlog(connection, self._schema)
+            letters = dead_letters.count(connection, self._schema)
         return RelayGauges(
             backlog=backlog.events,
             oldest=backlog.age,
+            frozen=backlog.frozen,
+            dead_letters=letters,
             shards=len(self._holding.lease.epochs),
             waiting=self._pipeline.waiting,
             unconfirmed=self._pipeline.flying,
-            rate=self._recent.rate(now),
-            confirm_p50=self._recent.quantile(0.5),
-            confirm_p99=self._recent.quantile(0.99),
+            rate=self._rate.per_second(monotonic()),
+            confirm_p50=self._confirmed.quantile(0.5),
+            confirm_p99=self._confirmed.quantile(0.99),
         )
 
     def close(self) -> None:
@@ -251,7 +257,7 @@ class Relay(Worker):
                 if self._publisher is not None:
                     receipts = self._publisher.receipts()
                     self._pipeline.answered(receipts)
-                    self._recent.confirmed(receipt.seconds for receipt in receipts)
+                    self._confirmed.add(receipt.seconds for receipt in receipts)
                     answered += len(receipts)
                 held_back = self._publisher is not None and self._publisher.blocked
                 if held_back or answered >= SETTLE or monotonic() >= lease_ends:
@@ -310,7 +316,7 @@ class Relay(Worker):
                 )
             self._holding.shards.expect()
             tell(late)
-        self._recent.published(published, now)
+        self._rate.add(published, now)
         pipeline.settled(done)
         self._count(published=published, postponed=postponed, dead=dead)
         self._holding.shards.lower(self._pipeline.dropped())

@@ -25,12 +25,14 @@ from telegram_hybrid.schema.postgres.sql import sql
 class Backlog:
     """How many events wait to be published, and since when the oldest does (UTC, None: none).
 
-    `age` says the latter in seconds, by the database's clock.
+    `age` says the latter in seconds, by the database's clock. `frozen` channels wait behind an
+    event that was refused.
     """
 
     events: int
     oldest: datetime | None
     age: float | None = None
+    frozen: int = 0
 
 
 @attrs.frozen(slots=True)
@@ -266,6 +268,7 @@ FROM given_up
 
 _BACKLOG = """
 SELECT count(*), min(occurred_at),
-       CAST(extract(epoch FROM clock_timestamp() - min(occurred_at)) AS double precision)
+       CAST(extract(epoch FROM clock_timestamp() - min(occurred_at)) AS double precision),
+       count(DISTINCT channel_id) FILTER (WHERE not_before > clock_timestamp())
 FROM "{schema}".outbox
 """

@@ -25,6 +25,7 @@ from campaign.plan import Fault, Step
 from campaign.worker import message_of, note
 from telegram_hybrid import connect
 from telegram_hybrid.connect.broker import close_quietly, open_broker
+from telegram_hybrid.delivery.relay import LEASE
 from telegram_hybrid.errors import ServiceError
 from telegram_hybrid.schema.broker import open_envelope, routing_key
 
@@ -36,7 +37,6 @@ QUEUE = "telegram.campaign.handled"
 #: Beside the consumers' queue, read when all is over: what was published, in its order.
 TAP = "telegram.campaign.tap"
 FULL = "telegram.campaign.full"
-LEASE_SECONDS = 3.0
 _CRASH = signal.SIGQUIT
 
 TABLES = """
@@ -91,9 +91,11 @@ class Campaign:
         for number in range(3):
             self._keep("write", number, rate=self._rate / 3, options={})
         for number in range(2):
-            # A round has to be over well before the lease is, also on a busy machine: two relays
-            # whose rounds last longer publish the same events over and over, and delete none.
-            options = {"lease_seconds": LEASE_SECONDS, "batch": 50, "max_attempts": 10_000}
+            # Lease and batch are the defaults. The first relay gets its shards back under its name
+            # when it is killed; those of the second the first has to take over.
+            options: dict[str, Any] = {"max_attempts": 10_000}
+            if number == 0:
+                options["owner"] = "relay-0"
             self._keep("relay", number, options=options)
         for number, batch in enumerate((1, 20)):
             self._keep("consume", number, options={"batch": batch, "single_active": True})
@@ -146,7 +148,7 @@ class Campaign:
             Fault.KILL_WRITER: lambda: self._one("write", rng).kill(),
             Fault.KILL_RELAY: lambda: self._one("relay", rng).kill(),
             Fault.KILL_CONSUMER: lambda: self._one("consume", rng).kill(),
-            Fault.FREEZE_RELAY: lambda: self._one("relay", rng).pause(LEASE_SECONDS * 1.3),
+            Fault.FREEZE_RELAY: lambda: self._one("relay", rng).pause(LEASE * 1.3),
             Fault.CUT_BROKER: self._broker.cut,
             Fault.CUT_DATABASE: self._database.cut,
             Fault.MUTE_BROKER: lambda: _mute(self._broker, rng),

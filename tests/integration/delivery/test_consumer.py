@@ -102,6 +102,32 @@ def test_a_failing_handler_leaves_nothing_is_called_again_and_keeps_its_channels
         assert handler.effects(channel) == sorted(handler.effects(channel))
 
 
+def test_gauges_tell_how_it_stands(at: Stand):
+    failing = [True]
+
+    def fail(event: Any) -> bool:
+        time.sleep(0.02)
+        return failing[0] and event.message.channel_id == -1002
+
+    handler = Handler(at, fail)
+    consumer = at.consumer(handler, max_attempts=1000, backoff=QUICK)
+    before = consumer.gauges()
+    assert (before.in_hand, before.rate, before.lag_p50, before.handler_p99) == (0, 0, None, None)
+    publish(at, 10, [-1001, -1002])
+    consumer.start()
+    until(lambda: consumer.counters.consumed == 5)
+    until(lambda: consumer.gauges().in_hand == 5)  # behind the one that fails
+    failing.clear()
+    failing.append(False)
+    until(lambda: consumer.counters.consumed == 10)
+    consumer.stop()
+    after = consumer.gauges()
+    assert after.in_hand == 0
+    assert 0 < after.rate <= 1.0
+    assert 0.02 <= after.handler_p50 <= after.handler_p99 < after.lag_p99
+    assert 0.02 < after.lag_p50 <= after.lag_p99 < 120
+
+
 def test_other_channels_go_on_while_one_waits(at: Stand):
     handler = Handler(at, lambda event: event.channel_id == -1001)
     publish(at, 20, [-1001, -1002])

@@ -379,17 +379,29 @@ def test_events_whose_numbers_began_anew_are_found_by_the_look_at_everything(at:
 
 
 def test_gauges_tell_how_it_stands(at: Stand):
-    bound(at)
+    bound(at, "telegram.channel.-1001")
     at.feed(3)
     relay = at.relay()
     before = relay.gauges()
     assert (before.backlog, before.shards, before.confirm_p50) == (3, 0, None)
+    assert (before.frozen, before.dead_letters) == (0, 0)
+    assert 0 <= before.oldest < 60
     drained(relay)
     after = relay.gauges()
     assert (after.backlog, after.oldest, after.shards) == (0, None, SHARDS)
     assert (after.waiting, after.unconfirmed, after.rate) == (0, 0, 0.3)
     assert after.confirm_p99 is not None
     assert 0 < after.confirm_p99 < 60
+    relay.close()
+    at.feed(6, [-1001, -1002, -1003])
+    refused = at.relay(max_attempts=2, on_dead="freeze")
+    refused.step()
+    assert (refused.gauges().backlog, refused.gauges().frozen) == (4, 2)
+    assert refused.gauges().dead_letters == 0
+    at.execute("UPDATE {s}.outbox SET not_before = NULL")
+    refused.step()
+    assert (refused.gauges().frozen, refused.gauges().dead_letters) == (2, 2)
+    assert (refused.counters.postponed, refused.counters.dead) == (2, 2)
 
 
 def test_two_relays_share_no_shard_and_together_publish_everything_once(at: Stand):

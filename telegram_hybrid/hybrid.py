@@ -33,6 +33,7 @@ from telegram_hybrid.model import ChannelWrite
 from telegram_hybrid.outbox import heads
 from telegram_hybrid.repositories.channels import Channels
 from telegram_hybrid.repositories.messages import Messages
+from telegram_hybrid.repositories.outbox import Outbox
 from telegram_hybrid.repositories.partitions import Partitions
 from telegram_hybrid.repositories.results import Results
 from telegram_hybrid.repositories.transaction import Transaction, Transactions
@@ -96,6 +97,7 @@ class Hybrid:
             self._open_broker() if settings.broker_url else None,
             self._topology,
         )
+        self.outbox = Outbox(self._connection, schema)
         self._results = Results(self.engine, schema, self.cache)
 
     @contextmanager

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from telegram_hybrid.cli.choices import ChannelId, Everything, Json, Queue, Since, aware, place
+from telegram_hybrid.cli.choices import (
+    ChannelId,
+    Everything,
+    Json,
+    Queue,
+    Since,
+    Type,
+    aware,
+    place,
+)
 from telegram_hybrid.cli.errors import OK
 
+if TYPE_CHECKING:
+    from telegram_hybrid.outbox.waiting import WaitingEvent
+
+_Number = Annotated[int, typer.Argument(metavar="ID", help="A number from `outbox list`.")]
+
 app = typer.Typer(
-    help="What waits to be published, and why (`list`); channels that the broker refuses, tried at "
-    "once (`retry`); stored messages, announced again (`replay`).",
+    help="What waits to be published, and why (`list`, `show`); channels that the broker refuses, "
+    "tried at once (`retry`); what nobody shall get (`discard`); stored messages, announced again "
+    "(`replay`). What a relay has given up is in `dlq`.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
@@ -20,6 +35,7 @@ app = typer.Typer(
 @app.command("list")
 def list_(
     channel: ChannelId = None,
+    type: Type = None,  # noqa: A002  (the option's name)
     refused: Annotated[
         bool,
         typer.Option(
@@ -35,24 +51,18 @@ def list_(
 
         python -m telegram_hybrid outbox list --refused
     """
-    import attrs
-
     from telegram_hybrid.cli.output import print_json
     from telegram_hybrid.cli.servers import store
-    from telegram_hybrid.outbox import claims, waiting
 
-    with store() as hybrid, hybrid.transaction() as tx:
-        schema = hybrid.settings.database_schema
-        backlog = claims.backlog(tx.connection, schema)
-        found = waiting.waiting(
-            tx.connection, schema, channel_id=channel, refused=refused, limit=limit
-        )
+    with store() as hybrid:
+        backlog = hybrid.outbox.backlog()
+        found = hybrid.outbox.list(channel_id=channel, type=type, refused=refused, limit=limit)
     if json:
         print_json(
             {
                 "count": backlog.events,
                 "oldest": backlog.oldest,
-                "events": [attrs.asdict(each) for each in found],
+                "events": [_shown(each) for each in found],
             }
         )
         return OK
@@ -68,6 +78,62 @@ def list_(
 
 
 @app.command()
+def show(event: _Number, json: Json = False) -> int:
+    """Print all that is known of one event that waits, with its payload and its refusals.
+
+    With --json on one line.
+
+    Example:
+
+        python -m telegram_hybrid outbox show 4711
+    """
+    import msgspec
+
+    from telegram_hybrid.cli.output import print_json
+    from telegram_hybrid.cli.servers import store
+    from telegram_hybrid.errors import NotFound
+
+    with store() as hybrid:
+        found = hybrid.outbox.get(event)
+    if found is None:
+        raise NotFound(f"event {event} does not wait: it was published, or is a dead letter")
+    fields = _shown(found) | {"payload": msgspec.Raw((found.payload or "null").encode())}
+    if json:
+        print_json(fields)
+    else:
+        typer.echo(msgspec.json.format(msgspec.json.encode(fields), indent=2).decode())
+    return OK
+
+
+@app.command()
+def discard(
+    event: _Number,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Kept with its dead letter.")],
+    json: Json = False,
+) -> int:
+    """Have an event never published. It becomes a dead letter that is settled, and its channel
+    goes on.
+
+    If a relay may have the event in hand, this waits until that is over, up to 15 seconds. What
+    the broker has got by then is not taken back.
+
+    Example:
+
+        python -m telegram_hybrid outbox discard 4711 --reason "sent by mistake"
+    """
+    from telegram_hybrid.cli.output import print_json
+    from telegram_hybrid.cli.servers import store
+
+    with store() as hybrid:
+        letter = hybrid.outbox.discard(event, reason=reason)
+    if json:
+        print_json({"discarded": event, "letter": letter})
+    else:
+        typer.echo(f"event {event} is discarded: see `dlq show {letter}`")
+    return OK
+
+
+@app.command()
 def retry(channel: ChannelId = None, json: Json = False) -> int:
     """Have refused events tried at once, instead of after their delay; of all channels, or one.
 
@@ -77,10 +143,9 @@ def retry(channel: ChannelId = None, json: Json = False) -> int:
     """
     from telegram_hybrid.cli.output import print_json
     from telegram_hybrid.cli.servers import store
-    from telegram_hybrid.outbox import waiting
 
-    with store() as hybrid, hybrid.transaction() as tx:
-        count = waiting.retry(tx.connection, hybrid.settings.database_schema, channel_id=channel)
+    with store() as hybrid:
+        count = hybrid.outbox.retry(channel_id=channel)
     if json:
         print_json({"retried": count})
     else:
@@ -128,3 +193,11 @@ def replay(
     else:
         typer.echo(f"{written:,} messages announced again")
     return OK
+
+
+def _shown(event: WaitingEvent) -> dict[str, Any]:
+    import attrs
+
+    fields = attrs.asdict(event)
+    del fields["payload"]
+    return fields

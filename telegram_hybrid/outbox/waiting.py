@@ -9,6 +9,7 @@ import attrs
 from sqlalchemy import Connection
 
 from telegram_hybrid.outbox import dead_letters
+from telegram_hybrid.outbox.history import Attempt, read
 from telegram_hybrid.schema.postgres.sql import sql
 
 
@@ -17,7 +18,8 @@ class WaitingEvent:
     """An event that is not published yet.
 
     One that the broker refused has its words in `last_error`, and holds up its channel until
-    `not_before`, or, if that is None, until somebody decides.
+    `not_before`, or, if that is None, until somebody decides; `history` has its last refusals.
+    `payload` is JSON of the schema's `version`, or None in a list.
     """
 
     id: int
@@ -29,6 +31,10 @@ class WaitingEvent:
     attempts: int
     not_before: datetime | None
     last_error: str | None
+    version: int = 1
+    traceparent: str | None = None
+    history: tuple[Attempt, ...] = attrs.field(default=None, converter=read)
+    payload: str | None = None
 
 
 def waiting(
@@ -36,14 +42,20 @@ def waiting(
     schema: str,
     *,
     channel_id: int | None = None,
+    type: str | None = None,  # noqa: A002  (the column's name)
     refused: bool = False,
     limit: int = 100,
 ) -> list[WaitingEvent]:
     """Return the oldest events that wait; with `refused`, those that the broker did not take."""
-    rows = connection.execute(
-        sql(_WAITING, schema), {"channel_id": channel_id, "refused": refused, "limit": limit}
-    )
+    values = {"channel_id": channel_id, "type": type, "refused": refused, "limit": limit}
+    rows = connection.execute(sql(_WAITING, schema), values)
     return [WaitingEvent(**row._mapping) for row in rows]
+
+
+def get(connection: Connection, schema: str, number: int) -> WaitingEvent | None:
+    """Return one event with its payload, or None if it does not wait."""
+    row = connection.execute(sql(_GET, schema), {"id": number}).one_or_none()
+    return None if row is None else WaitingEvent(**row._mapping)
 
 
 def retry(connection: Connection, schema: str, *, channel_id: int | None = None) -> int:
@@ -56,15 +68,23 @@ def retry(connection: Connection, schema: str, *, channel_id: int | None = None)
     return connection.execute(sql(_RETRY, schema), {"channel_id": channel_id}).rowcount
 
 
-_WAITING = """
-SELECT id, event_id, type, channel_id, message_id, occurred_at, attempts,
-       nullif(not_before, 'infinity') AS not_before, last_error
-FROM "{schema}".outbox
+_COLUMNS = """id, event_id, type, channel_id, message_id, occurred_at, attempts,
+       nullif(not_before, 'infinity') AS not_before, last_error, schema_version AS version,
+       traceparent, history"""
+
+_GET = f"""
+SELECT {_COLUMNS}, payload::text AS payload FROM "{{schema}}".outbox WHERE id = :id
+"""  # noqa: S608
+
+_WAITING = f"""
+SELECT {_COLUMNS}
+FROM "{{schema}}".outbox
 WHERE (CAST(:channel_id AS bigint) IS NULL OR channel_id = :channel_id)
+  AND (CAST(:type AS text) IS NULL OR type = :type)
   AND (NOT :refused OR not_before IS NOT NULL)
 ORDER BY id
 LIMIT :limit
-"""
+"""  # noqa: S608
 
 _RETRY = """
 UPDATE "{schema}".outbox SET not_before = NULL, attempts = 0

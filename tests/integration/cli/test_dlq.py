@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 from stand import until
 
-from telegram_hybrid import Hybrid, Settings, connect
+from telegram_hybrid import Event, Hybrid, Settings, connect
 from telegram_hybrid.testing import make_message
 
 from .conftest import Environment, only_object, run_command
@@ -134,3 +134,22 @@ def test_stored_messages_are_announced_again(migrated: Environment, hybrid: Hybr
 def test_draining_where_there_is_nothing_says_so(migrated: Environment) -> None:
     drained = run_command("dlq", "drain", "--json", env=migrated)
     assert only_object(drained.stdout) == {"messages": 0, "letters": 0}
+
+
+def test_an_event_that_waits_is_shown_and_discarded(migrated: Environment) -> None:
+    with connect(Settings.from_env(migrated)) as ready:
+        with ready.transaction() as tx:
+            event = tx.publish(Event("orders.sent", {"price": 14}, channel_id=-1001))
+        number = str(event.sequence)
+        line = run_command("outbox", "list", "--type", "orders.sent", env=migrated).stdout
+        assert line.startswith(f"{number}  ")
+        assert line.endswith("orders.sent  -1001\n")
+        shown = only_object(run_command("outbox", "show", number, "--json", env=migrated).stdout)
+        assert (shown["payload"], shown["version"]) == ({"price": 14}, 1)
+        discard = ("outbox", "discard", number, "--reason", "a test", "--json")
+        done = only_object(run_command(*discard, env=migrated).stdout)
+        assert ready.dead_letters.get(done["letter"]).note == "a test"
+        assert ready.outbox.backlog().events == 0
+        again = run_command(*discard, env=migrated)
+        assert again.returncode != 0
+        assert f"event {number} does not wait" in again.stderr

@@ -68,8 +68,8 @@ class Campaign:
 
     # Begin and end
 
-    def begin(self) -> None:
-        """Make tables and queues, start everybody, and see the first events handled."""
+    def prepare(self) -> None:
+        """Make tables and queues."""
         with connect(self.direct) as hybrid:
             hybrid.migrate()
             hybrid.consume(
@@ -88,6 +88,10 @@ class Campaign:
         self._bind()
         # A quorum queue that is killed within about 3 s of its declaration comes back empty.
         time.sleep(4.0)
+
+    def begin(self) -> None:
+        """Prepare, start everybody, and see the first events handled."""
+        self.prepare()
         for number in range(3):
             self._keep("write", number, rate=self._rate / 3, options={})
         for number in range(2):
@@ -256,6 +260,24 @@ class Campaign:
                 if not database.execute(waiting, [channel]).fetchone()[0]:
                     return
                 time.sleep(0.02)
+
+    # Plants
+
+    def run_quietly(self) -> None:
+        """One relay and one consumer carry what waits, and go; nobody writes, nobody harms."""
+        began = len(self.keepers)
+        self._keep("relay", 0, options={})
+        self._keep("consume", 0, options={"single_active": True})
+        waiting = f"SELECT count(*) FROM {self.direct.database_schema}.outbox"
+
+        def carried() -> bool:
+            with self._stack.connect() as database, self._channel() as channel:
+                left = database.execute(waiting).fetchone()[0]
+                return not left and not channel.queue_declare(QUEUE, passive=True).message_count
+
+        self._await("the quiet end", carried, 120.0)
+        for each in self.keepers[began:]:
+            each.stop()  # finishes what is in hand
 
     # Means
 

@@ -13,15 +13,71 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from campaign.history import judge
+from campaign.history import Kind, judge
 from campaign.plan import plan
-from campaign.running import Campaign
+from campaign.running import CHANNELS, Campaign
+from campaign.worker import message_of, note
 from servers.stack import NativeStack
+
+from telegram_hybrid import connect
 
 FAULTS = int(os.environ.get("TELEGRAM_HYBRID_FAULTS", "110"))
 SEED = int(os.environ.get("TELEGRAM_HYBRID_SEED", "5"))
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(180 + FAULTS * 5)]
+
+
+def test_a_planted_fault_of_each_kind_is_found_by_the_same_judge(
+    own_stack: NativeStack, tmp_path: Path
+):
+    """On the same servers, tables and queues: so the judge sees what it is given to judge."""
+    own_stack.start(own_stack.postgres, own_stack.rabbitmq)
+    campaign = Campaign(own_stack, tmp_path, seed=SEED, rate=0.0)
+    try:
+        campaign.prepare()
+        with connect(campaign.direct) as hybrid:
+            for number in range(4):
+                for channel in CHANNELS[:4]:
+                    token = f"{channel}/{number}"
+                    with hybrid.transaction() as tx:
+                        tx.messages.save(message_of(channel, number, token))
+                        if token != "-1003/1":
+                            note(tx, channel, token)
+        outbox = f"{campaign.direct.database_schema}.outbox"
+        inbox = f"{campaign.direct.database_schema}.inbox"
+        with own_stack.connect() as database:
+            database.execute(f"CREATE TEMP TABLE kept AS SELECT * FROM {outbox}")
+            named = "channel_id = %s AND payload->>'text' = %s"
+            database.execute(f"DELETE FROM {outbox} WHERE {named}", [-1001, "-1001/1"])
+            first, second = (
+                database.execute(f"SELECT id FROM {outbox} WHERE {named}", [-1002, token])
+                for token in ("-1002/1", "-1002/2")
+            )
+            (one,), (other,) = first.fetchone(), second.fetchone()
+            for old, new in ((one, 10**9), (other, one), (10**9, other)):
+                database.execute(f"UPDATE {outbox} SET id = %s WHERE id = %s", [new, old])
+            campaign.run_quietly()
+            database.execute(
+                f"DELETE FROM {inbox} WHERE event_id IN (SELECT event_id FROM kept WHERE {named})",
+                [-1004, "-1004/3"],
+            )
+            database.execute(
+                f"INSERT INTO {outbox} SELECT * FROM kept WHERE {named}", [-1004, "-1004/3"]
+            )
+        campaign.run_quietly()
+        violations = judge(campaign.history())
+    finally:
+        campaign.close()
+    found = {(each.kind, each.token) for each in violations}
+    print("\n".join(f"  {each}" for each in violations))
+    assert found == {
+        (Kind.UNPUBLISHED, "-1001/1"),
+        (Kind.UNHANDLED, "-1001/1"),
+        (Kind.INVERTED, "-1002/1"),
+        (Kind.MISNUMBERED, "-1002/2"),
+        (Kind.PHANTOM, "-1003/1"),
+        (Kind.TWICE, "-1004/3"),
+    }
 
 
 def test_no_fault_loses_repeats_reorders_or_invents_an_event(

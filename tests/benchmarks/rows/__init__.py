@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from benchmarks.benchmark import Benchmark
-from benchmarks.rows import cached, missed, processes, saved
+from benchmarks.rows import cached, missed, processes, saved, taxed
 
 ALL: tuple[Benchmark, ...] = (
     *cached.ROWS,
     *missed.ROWS,
     *saved.ROWS,
+    *taxed.ROWS,
     *processes.ROWS,
 )
 

@@ -1,0 +1,131 @@
+"""Writer tax: what the outbox adds to a transaction that stores a message."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import psycopg
+
+from benchmarks.benchmark import Aim, Benchmark, Contender, Operation, Plan, Role
+from benchmarks.posts import post
+from benchmarks.recording import Statement, elsewhere, recording, replay, statements
+from benchmarks.stand import Stand
+from telegram_hybrid.hybrid import Hybrid
+
+_PSYCOPG = ("psycopg", "psycopg-binary")
+_DAY = 1_440  # posts: one a minute
+#: Transactions of each writer in a call, so that starting the threads counts for little.
+_EACH = 5
+#: Below every channel that the writers write to, one each.
+_FIRST_CHANNEL = -2000
+
+#: What becomes of the statements of a transaction.
+Taxed = Callable[[list[Statement]], list[Statement]]
+#: The transactions of every writer.
+Load = list[list[list[Statement]]]
+
+
+def _with_outbox(found: list[Statement]) -> list[Statement]:
+    return found
+
+
+def _insert_alone(found: list[Statement]) -> list[Statement]:
+    """Without the one statement that writes the event and the channel's version."""
+    bare = [each for each in found if ".outbox" not in each.text]
+    if len(bare) != len(found) - 1:
+        raise RuntimeError("the library does not write its events by one statement any more")
+    return bare
+
+
+def _notifying(found: list[Statement]) -> list[Statement]:
+    return [*found, Statement("NOTIFY bench_tax", None)]
+
+
+def _opened(writers: int, schema: str, taxed: Taxed) -> Any:
+    @contextmanager
+    def opened(stand: Stand) -> Iterator[Operation]:
+        with ExitStack() as stack:
+            heard = stack.enter_context(stand.hybrid(f"heard_{schema}"))
+            made = stack.enter_context(stand.hybrid(schema))
+            for each in (heard, made):
+                each.messages.save_many(post(n, -1) for n in range(1, 150_000, _DAY))
+            connections = [
+                stack.enter_context(stand.psycopg(prepared=False)) for _ in range(writers)
+            ]
+            pool = stack.enter_context(ThreadPoolExecutor(writers))
+            last = 0
+
+            def inputs(calls: int) -> list[Load]:
+                nonlocal last
+                last += calls * _EACH
+                first = last - calls * _EACH + 1
+                return [
+                    [
+                        [
+                            taxed(_heard(heard, schema, first + call * _EACH + n, writer))
+                            for n in range(_EACH)
+                        ]
+                        for writer in range(writers)
+                    ]
+                    for call in range(calls)
+                ]
+
+            yield Operation(
+                call=lambda load: list(pool.map(_write, connections, load)),
+                inputs=inputs,
+                per=writers * _EACH,
+            )
+            with stand.psycopg() as connection:
+                (found,) = connection.execute(
+                    f"SELECT count(*) FROM {schema}.messages WHERE channel_id < %s",
+                    [_FIRST_CHANNEL + 1],
+                ).fetchone() or (0,)
+            if found != last * writers:
+                raise RuntimeError(f"{found:,} of {last * writers:,} messages are stored")
+
+    return opened
+
+
+def _heard(heard: Hybrid, schema: str, number: int, writer: int) -> list[Statement]:
+    """What the library says to save one message."""
+    with recording(heard.engine) as steps:
+        heard.messages.save(post(number, _FIRST_CHANNEL - writer))
+    return elsewhere(statements(steps), f"heard_{schema}", schema)
+
+
+def _write(connection: psycopg.Connection[Any], load: Sequence[Sequence[Statement]]) -> None:
+    for each in load:
+        with connection.transaction():
+            replay(each, None, connection)
+
+
+def _row(writers: int) -> Benchmark:
+    opened = partial(_opened, writers)
+    return Benchmark(
+        id=f"writer-tax-{writers}",
+        what=f"a transaction that stores a message, per transaction; writers at once: {writers}",
+        contenders=(
+            Contender(
+                "with its event", Role.OURS, opened("bench_tax", _with_outbox), needs=_PSYCOPG
+            ),
+            Contender(
+                "insert alone", Role.LIMIT, opened("bench_bare", _insert_alone), needs=_PSYCOPG
+            ),
+            Contender(
+                "with its event and a NOTIFY",
+                Role.ALTERNATIVE,
+                opened("bench_notify", _notifying),
+                needs=_PSYCOPG,
+            ),
+        ),
+        plan=Plan(rounds=30, calls=5, warmup=5),
+        quick=Plan(rounds=5, calls=1, warmup=1),
+        aim=Aim(limit=1.05),
+    )
+
+
+ROWS = tuple(map(_row, (1, 8, 16)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Self
 from uuid import UUID
@@ -66,11 +66,16 @@ def append(
     changed: Sequence[tuple[EventType, Message]],
     *,
     traceparent: str | None = None,
+    beside: str = "",
+    values: Mapping[str, Any] | None = None,
 ) -> dict[int, int]:
     """Write one event for each changed message, in the given order, in this transaction.
 
     Raises each channel's head to the highest version among its messages; returns the heads as
     they were before, {channel_id: version}, 0 for a channel that had none.
+
+    `beside` are common table expressions, with a comma behind each, that write with `values` in
+    the same statement: the messages themselves, so that their events cost no round trip.
 
     The caller holds the lock of every channel concerned: ids are drawn here, and within a
     channel their order must be the order of commits (P3).
@@ -78,15 +83,16 @@ def append(
     if not changed:
         return {}
     rows = connection.execute(
-        sql(_APPEND, schema),
+        sql(f"WITH {beside}{_EVENTS}", schema),
         {
+            **(values or {}),
             "event_id": [uuid_utils.compat.uuid7() for _ in changed],
-            "type": [kind.value for kind, _ in changed],
-            "shard": [shard_of(message.channel_id) for _, message in changed],
-            "channel_id": [message.channel_id for _, message in changed],
-            "message_id": [message.message_id for _, message in changed],
-            "payload": [message.to_json().decode() for _, message in changed],
-            "version": [message.version for _, message in changed],
+            "event_type": [kind.value for kind, _ in changed],
+            "event_shard": [shard_of(message.channel_id) for _, message in changed],
+            "event_channel_id": [message.channel_id for _, message in changed],
+            "event_message_id": [message.message_id for _, message in changed],
+            "event_payload": [message.to_json().decode() for _, message in changed],
+            "event_version": [message.version for _, message in changed],
             "schema_version": UPCASTERS.current(MESSAGE),
             "traceparent": traceparent,
         },
@@ -126,12 +132,12 @@ RETURNING id, occurred_at
 """  # noqa: S608
 
 # A statement sees its tables as they were before it, so `heads` does not show in the answer.
-_APPEND = """
-WITH event AS MATERIALIZED (
+_EVENTS = """
+event AS MATERIALIZED (
     SELECT * FROM unnest(
-        CAST(:shard AS smallint[]), CAST(:event_id AS uuid[]), CAST(:type AS text[]),
-        CAST(:channel_id AS bigint[]), CAST(:message_id AS bigint[]), CAST(:payload AS text[]),
-        CAST(:version AS bigint[])
+        CAST(:event_shard AS smallint[]), CAST(:event_id AS uuid[]), CAST(:event_type AS text[]),
+        CAST(:event_channel_id AS bigint[]), CAST(:event_message_id AS bigint[]),
+        CAST(:event_payload AS text[]), CAST(:event_version AS bigint[])
     ) WITH ORDINALITY
         AS row (shard, event_id, type, channel_id, message_id, payload, version, position)
 ), appended AS (
@@ -151,7 +157,7 @@ WITH event AS MATERIALIZED (
     SET version = EXCLUDED.version, changed_at = EXCLUDED.changed_at
     WHERE head.version < EXCLUDED.version
 )
-SELECT reached.channel_id, coalesce(before.version, 0)
+SELECT channel_id, coalesce((SELECT version FROM "{schema}".channel_heads AS before
+                             WHERE before.channel_id = reached.channel_id), 0)
 FROM reached
-LEFT JOIN "{schema}".channel_heads AS before ON before.channel_id = reached.channel_id
 """

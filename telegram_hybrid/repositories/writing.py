@@ -13,7 +13,6 @@ from datetime import datetime
 from typing import Any
 
 import attrs
-import msgspec
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
@@ -30,12 +29,12 @@ from telegram_hybrid.model import (
     Saved,
     Status,
 )
-from telegram_hybrid.model.message import present
 from telegram_hybrid.observe import traces
 from telegram_hybrid.outbox import rows as outbox
 from telegram_hybrid.outbox.locks import lock_channels
 from telegram_hybrid.repositories import reading
 from telegram_hybrid.repositories.decisions import Verdict, check_transition, compare
+from telegram_hybrid.repositories.inserting import INSERTED, columns, inserted
 from telegram_hybrid.repositories.partitions import Partitions
 from telegram_hybrid.schema.postgres.sql import sql
 
@@ -46,34 +45,6 @@ FROM unnest(CAST(:channel_id AS bigint[]), CAST(:message_id AS bigint[])) WITH O
 LEFT JOIN "{schema}".message_keys AS key USING (channel_id, message_id)
 ORDER BY position
 """
-
-_COLUMNS = (
-    "channel_id, message_id, sent_at, version, source, message_type, text, caption, entities, "
-    "edited_at, sender_id, sender_name, reply_to_id, thread_id, grouped_id, media_type, media, "
-    "metadata"
-)
-
-_INSERT = """
-WITH incoming AS (
-    SELECT * FROM unnest(
-        CAST(:channel_id AS bigint[]), CAST(:message_id AS bigint[]),
-        CAST(:sent_at AS timestamptz[]), CAST(:version AS bigint[]), CAST(:source AS text[]),
-        CAST(:message_type AS text[]), CAST(:text AS text[]), CAST(:caption AS text[]),
-        CAST(:entities AS jsonb[]), CAST(:edited_at AS timestamptz[]),
-        CAST(:sender_id AS bigint[]), CAST(:sender_name AS text[]),
-        CAST(:reply_to_id AS bigint[]), CAST(:thread_id AS bigint[]),
-        CAST(:grouped_id AS bigint[]), CAST(:media_type AS text[]), CAST(:media AS jsonb[]),
-        CAST(:metadata AS jsonb[])
-    ) AS row ({columns})
-), registered AS (
-    INSERT INTO "{schema}".channels (channel_id) SELECT DISTINCT channel_id FROM incoming
-    ON CONFLICT DO NOTHING
-), keyed AS (
-    INSERT INTO "{schema}".message_keys (channel_id, message_id, sent_at)
-    SELECT channel_id, message_id, sent_at FROM incoming
-)
-INSERT INTO "{schema}".messages ({columns}, status) SELECT {columns}, 'received' FROM incoming
-""".replace("{columns}", _COLUMNS)
 
 _EDIT = """
 UPDATE "{schema}".messages SET
@@ -273,8 +244,10 @@ class Writer:
             if verdict is Verdict.LATE:
                 self._keep_revision(message, slot.version)
             outcomes.append(Saved(before.key, Outcome.DUPLICATE, before.version))
-        self._insert(fresh)
-        self._announce(events)
+        if fresh:
+            self._insert(fresh, events)
+        else:
+            self._announce(events)
         return outcomes
 
     def _slots(self, keys: Sequence[MessageKey]) -> list[_Slot]:
@@ -295,13 +268,13 @@ class Writer:
             for message in reading.by_ids(self._connection, self._schema, channel_id, ids).values()
         }
 
-    def _insert(self, messages: Sequence[Message]) -> None:
-        if not messages:
-            return
+    def _insert(
+        self, messages: Sequence[Message], events: Sequence[tuple[EventType, Message]]
+    ) -> None:
+        """Store new messages and write `events`, theirs among them, by one statement."""
         self._partitions.ensure(message.sent_at for message in messages)
-        rows = [_columns(message) for message in messages]
         try:
-            self._execute(_INSERT, **{name: [row[name] for row in rows] for name in rows[0]})
+            self._announce(events, beside=INSERTED, values=inserted(messages))
         except IntegrityError:
             # A partition that was there before has been dropped: the next try makes it again.
             self._partitions.forget()
@@ -319,7 +292,7 @@ class Writer:
             deleted_at=before.deleted_at,
             delete_reason=before.delete_reason,
         )
-        self._execute(_EDIT, **_columns(after))
+        self._execute(_EDIT, **columns(after))
         return after
 
     def _keep_revision(self, message: Message, version: int) -> None:
@@ -333,8 +306,10 @@ class Writer:
             edited_at=message.edited_at,
         )
 
-    def _announce(self, events: Sequence[tuple[EventType, Message]]) -> None:
-        heads = outbox.append(self._connection, self._schema, events, traceparent=self._trace())
+    def _announce(self, events: Sequence[tuple[EventType, Message]], **beside: Any) -> None:
+        heads = outbox.append(
+            self._connection, self._schema, events, traceparent=self._trace(), **beside
+        )
         self._heads = heads | self._heads
         # The cache patches its windows with a few; of many, the keys are enough (P11).
         few = len(self.changes) + len(events) <= PATCHABLE
@@ -375,30 +350,3 @@ def _arrived(message: Message, slot: _Slot) -> Message:
         deleted_at=None,
         delete_reason=None,
     )
-
-
-def _columns(message: Message) -> dict[str, Any]:
-    return {
-        "channel_id": message.channel_id,
-        "message_id": message.message_id,
-        "sent_at": message.sent_at,
-        "version": message.version,
-        "source": message.source.value,
-        "message_type": message.message_type.value,
-        "text": message.text,
-        "caption": message.caption,
-        "entities": _json([present(entity) for entity in message.entities]),
-        "edited_at": message.edited_at,
-        "sender_id": message.sender_id,
-        "sender_name": message.sender_name,
-        "reply_to_id": message.reply_to_id,
-        "thread_id": message.thread_id,
-        "grouped_id": message.grouped_id,
-        "media_type": message.media_type,
-        "media": _json([present(media) for media in message.media]),
-        "metadata": _json(message.metadata),
-    }
-
-
-def _json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()

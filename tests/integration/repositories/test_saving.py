@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import attrs
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from telegram_hybrid import (
     Entity,
@@ -330,6 +330,35 @@ def test_events_of_a_channel_are_numbered_in_commit_order(hybrid: Hybrid) -> Non
         tx.messages.mark(*first.key, Status.QUEUED)
     thread.join()
     assert [number for _, number in events(hybrid)] == [None, 1, 1, 2]
+
+
+def test_events_of_a_batch_are_numbered_in_the_order_of_its_messages(hybrid: Hybrid) -> None:
+    # Broken on purpose: ORDER BY position DESC; and events of edits apart from those of inserts.
+    first, second, third, fourth = make_messages(4)
+    hybrid.messages.save_many([first, third])
+    batch = [fourth, edited(first, "again", 1), second, edited(third, "again", 1)]
+    hybrid.messages.save_many(batch)
+    assert [number for _, number in events(hybrid)][2:] == [item.message_id for item in batch]
+
+
+def test_the_event_of_a_new_message_costs_no_statement_of_its_own(hybrid: Hybrid) -> None:
+    # Broken on purpose: storing the messages, and then announcing them, sends a fourth one.
+    first, second = make_messages(2)
+    hybrid.messages.save(first)
+    statements: list[str] = []
+
+    def executing(_c: object, _cursor: object, statement: str, *_: object) -> None:
+        statements.append(statement)
+
+    event.listen(hybrid.engine, "before_cursor_execute", executing)
+    try:
+        hybrid.messages.save(second)
+    finally:
+        event.remove(hybrid.engine, "before_cursor_execute", executing)
+    _lock, _keys, insert = statements
+    assert ".messages " in insert
+    assert ".outbox" in insert
+    assert ".channel_heads " in insert
 
 
 def test_a_month_whose_partition_was_dropped_is_made_again(hybrid: Hybrid) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -12,6 +13,7 @@ from typing import Any, Self
 import msgspec
 import psycopg
 import redis
+import stand as delivery
 from psycopg.types.json import set_json_loads
 from servers.stack import NativeStack
 
@@ -20,7 +22,7 @@ from telegram_hybrid.settings import Settings
 
 
 class Stand:
-    """Starts PostgreSQL and Redis when a benchmark first asks for them; ends them with the block.
+    """Starts a server when a benchmark first asks for it; ends them all with the block.
 
     Everybody is connected straight to the two servers over TCP: neither PgBouncer nor Sentinel
     stands in between, for us no more than for others.
@@ -55,6 +57,25 @@ class Stand:
         """For redis-py and those who stand on it."""
         node = self._servers.redis.nodes[0]
         return f"redis://:{node.password}@127.0.0.1:{node.port}/0"
+
+    @cached_property
+    def broker_url(self) -> str:
+        """Of RabbitMQ, which is started now; for kombu and py-amqp."""
+        self._servers.start(self._servers.rabbitmq)
+        return self._servers.rabbitmq.url
+
+    @contextmanager
+    def delivery(self, name: str) -> Iterator[delivery.Stand]:
+        """Outbox, exchange and the queue `telegram.<name>.events`, for relays and consumers."""
+        settings = Settings(
+            database_url=self.database_url, database_schema=name, exchange=name, redis_url=None
+        )
+        with self.psycopg() as connection:
+            connection.execute(f"DROP SCHEMA IF EXISTS {name} CASCADE")
+        with delivery.stand(settings, self.broker_url) as at:
+            at.consumer(lambda event, tx: None).declare()
+            time.sleep(4.0)  # a quorum queue's first seconds are not like the others
+            yield at
 
     @property
     def redis_parts(self) -> dict[str, Any]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from benchmarks.benchmark import Benchmark
-from benchmarks.rows import cached, missed, processes, saved, taxed
+from benchmarks.rows import cached, consumed, latency, missed, processes, relayed, saved, taxed
 
 ALL: tuple[Benchmark, ...] = (
     *cached.ROWS,
     *missed.ROWS,
     *saved.ROWS,
     *taxed.ROWS,
+    *relayed.ROWS,
+    *consumed.ROWS,
+    *latency.ROWS,
     *processes.ROWS,
 )
 

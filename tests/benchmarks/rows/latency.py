@@ -1,0 +1,264 @@
+"""latency: from commit to handler at a given rate; writers, relay and consumer are processes.
+
+The clock starts before COMMIT is sent, so that the commit is in it. The limit publishes to the
+same queue with py-amqp and takes with py-amqp, and commits nothing. The alternative is our relay
+without wake-ups, looking once a second: what polling costs.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing.connection import Connection
+from threading import Lock, Thread, local
+from time import monotonic, sleep
+from typing import Any
+
+import amqp
+import attrs
+from sqlalchemy.engine import make_url
+
+from benchmarks.benchmark import Aim, Benchmark, Contender, Operation, Plan, Role
+from benchmarks.stand import Stand
+from telegram_hybrid.delivery import relay as relaying
+from telegram_hybrid.hybrid import connect
+from telegram_hybrid.model import Event
+from telegram_hybrid.settings import Settings
+
+_TOPIC = "bench.ticked"
+_CHANNELS = 50
+_WRITERS = 8
+_BATCH = 20  # events that a consumer may handle in one transaction
+_AMQP = ("amqp",)
+#: Begins one event with this number, and returns when it began (monotonic).
+Send = Callable[[int], float]
+
+
+@attrs.frozen
+class _Place:
+    """A queue of one contender's own; the exchange brings it what is of the topic."""
+
+    settings: Settings
+    queue: str
+
+    @property
+    def url(self) -> str:
+        return self.settings.broker_url or ""
+
+
+@contextmanager
+def _place(stand: Stand, name: str) -> Iterator[_Place]:
+    with stand.delivery(name) as at:
+        settings = attrs.evolve(at.settings, redis_url=stand.redis_url, redis_prefix=name)
+        queue = f"{at.queue}.ticks"
+        with connect(settings) as hybrid:
+            hybrid.consume(print, queue=queue, bind=_TOPIC).declare()
+        sleep(4.0)  # a quorum queue's first seconds are not like the others
+        yield _Place(settings, queue)
+
+
+def _relay(settings: Settings, polling: float | None, ready: Any) -> None:
+    if polling is not None:
+        relaying.POLL_FIRST = relaying.POLL_MOST = polling
+        settings = attrs.evolve(settings, redis_prefix="nobody")
+    with connect(settings) as hybrid:
+        relay = hybrid.relay()
+        relay.start()
+        ready.release()
+        while relay.running:
+            sleep(1.0)
+
+
+def _consume(settings: Settings, queue: str, told: Connection, ready: Any) -> None:
+    def handle(event: Event, _: Any) -> None:
+        told.send((event.payload["number"], monotonic()))
+
+    with connect(settings) as hybrid:
+        consumer = hybrid.consume(handle, queue=queue, bind=_TOPIC, batch=_BATCH)
+        consumer.start()
+        ready.release()
+        while consumer.running:
+            sleep(1.0)
+
+
+def _take(url: str, queue: str, told: Connection, ready: Any) -> None:
+    """What py-amqp alone hears."""
+    connection = _connected(url)
+    channel = connection.channel()
+
+    def handle(message: Any) -> None:
+        told.send((int(message.properties["message_id"]), monotonic()))
+        channel.basic_ack(message.delivery_tag)
+
+    channel.basic_qos(0, 50, False)
+    channel.basic_consume(queue, callback=handle)
+    ready.release()
+    while True:
+        connection.drain_events()
+
+
+def _connected(url: str) -> amqp.Connection:
+    place = make_url(url)
+    connection = amqp.Connection(
+        f"{place.host}:{place.port}", place.username, place.password, virtual_host=place.database
+    )
+    connection.connect()
+    return connection
+
+
+class _Ticks:
+    """Sends events at a rate, and knows when each arrived."""
+
+    def __init__(self, send: Send, rate: float, heard: Connection) -> None:
+        self._send = send
+        self._rate = rate
+        self._heard = heard
+        self._last = 0
+        self._lock = Lock()
+        self._began: dict[int, float] = {}
+        self._arrived: dict[int, Future[float]] = {}
+        self._pool = ThreadPoolExecutor(_WRITERS)
+        Thread(target=self._listen, daemon=True).start()
+
+    def inputs(self, calls: int) -> list[Future[float]]:
+        """Begin that many, in time with the rate, and return what to wait for."""
+        numbers = range(self._last + 1, self._last + 1 + calls)
+        self._last += calls
+        waiting: list[Future[float]] = [Future() for _ in numbers]
+        self._arrived |= dict(zip(numbers, waiting, strict=True))
+        Thread(target=self._tick, args=(numbers,), daemon=True).start()
+        return waiting
+
+    def _tick(self, numbers: range) -> None:
+        at = monotonic()
+        for number in numbers:
+            at += 1 / self._rate
+            sleep(max(0.0, at - monotonic()))
+            self._pool.submit(self._one, number)
+
+    def _one(self, number: int) -> None:
+        try:
+            self._settle(number, began=self._send(number))
+        except Exception as error:  # noqa: BLE001  (whoever waits for it gets it)
+            self._arrived[number].set_exception(error)
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                number, at = self._heard.recv()
+            except (EOFError, OSError):
+                return
+            self._settle(number, arrived=at)
+
+    def _settle(self, number: int, *, began: float = 0.0, arrived: float = 0.0) -> None:
+        """Of the two moments the second to be known makes the latency."""
+        with self._lock:
+            other = self._began.pop(number, None)
+            if other is None:
+                self._began[number] = began or -arrived
+                return
+        latency = arrived - other if arrived else -other - began
+        self._arrived.pop(number).set_result(latency)
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+
+def _wait(waiting: Future[float]) -> tuple[float, float]:
+    return waiting.result(60), 0.0
+
+
+@contextmanager
+def _processes(*targets: Callable[[Any], Any]) -> Iterator[None]:
+    """Each in a process of its own, all ready."""
+    context = multiprocessing.get_context("spawn")
+    ready = context.Semaphore(0)
+    children = [context.Process(target=each, args=(ready,), daemon=True) for each in targets]
+    for each in children:
+        each.start()
+    try:
+        for _ in children:
+            if not ready.acquire(timeout=60):
+                raise RuntimeError("a process does not begin")
+        sleep(1.0)
+        yield
+    finally:
+        for each in children:
+            each.kill()
+            each.join()
+
+
+@contextmanager
+def _delivered(
+    stand: Stand, *, name: str, rate: float, polling: float | None = None
+) -> Iterator[Operation]:
+    heard, told = multiprocessing.get_context("spawn").Pipe(duplex=False)
+    with _place(stand, name) as place, connect(place.settings) as hybrid:
+
+        def send(number: int) -> float:
+            channel_id = -1001 - number % _CHANNELS
+            with hybrid.transaction() as tx:
+                tx.publish(Event(_TOPIC, {"number": number}, channel_id=channel_id))
+                return monotonic()
+
+        ticks = _Ticks(send, rate, heard)
+        with _processes(
+            partial(_relay, place.settings, polling),
+            partial(_consume, place.settings, place.queue, told),
+        ):
+            yield Operation(call=_wait, inputs=ticks.inputs, tells=True)
+        ticks.close()
+
+
+@contextmanager
+def _published(stand: Stand, *, name: str, rate: float) -> Iterator[Operation]:
+    heard, told = multiprocessing.get_context("spawn").Pipe(duplex=False)
+    mine = local()
+    with _place(stand, name) as place:
+
+        def send(number: int) -> float:
+            if not hasattr(mine, "channel"):
+                mine.connection = _connected(place.url)
+                mine.channel = mine.connection.channel()
+            message = amqp.Message(b"x" * 200, delivery_mode=2, message_id=str(number))
+            began = monotonic()
+            mine.channel.basic_publish(
+                message, exchange=place.settings.exchange, routing_key=_TOPIC, mandatory=True
+            )
+            return began
+
+        ticks = _Ticks(send, rate, heard)
+        with _processes(partial(_take, place.url, place.queue, told)):
+            yield Operation(call=_wait, inputs=ticks.inputs, tells=True)
+        ticks.close()
+
+
+def _at(rate: int) -> Benchmark:
+    name = f"bench_latency_{rate}"
+    return Benchmark(
+        id=f"latency-{rate}",
+        what=f"from commit to handler at {rate} events a second; the aim is p50, p99 see below",
+        contenders=(
+            Contender("events", Role.OURS, partial(_delivered, name=name, rate=rate)),
+            Contender(
+                "py-amqp to py-amqp",
+                Role.LIMIT,
+                partial(_published, name=f"{name}_raw", rate=rate),
+                needs=_AMQP,
+            ),
+            Contender(
+                "polling once a second",
+                Role.ALTERNATIVE,
+                partial(_delivered, name=f"{name}_polling", rate=rate, polling=1.0),
+            ),
+        ),
+        plan=Plan(rounds=5, calls=10 * rate, warmup=2 * rate),
+        quick=Plan(rounds=2, calls=4 * rate, warmup=rate),
+        aim=Aim(most=0.010),
+    )
+
+
+ROWS = (_at(50), _at(500))

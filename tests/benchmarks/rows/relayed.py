@@ -1,0 +1,262 @@
+"""relay: outbox to RabbitMQ, confirmed and deleted, beside a bare pipelined publisher.
+
+Durable quorum queue, persistent, mandatory, bodies of 1 KB, one process. The limit publishes the
+same bodies, properties and headers with py-amqp alone, from memory, with the same window, and
+deletes nothing. Every call proves that what it delivered is in the queue, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from time import perf_counter, process_time, sleep
+from typing import Any
+
+import amqp
+import attrs
+import kombu
+import stand as delivery
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+
+from benchmarks.benchmark import Aim, Benchmark, Contender, Operation, Plan, Role
+from benchmarks.delay import delayed
+from benchmarks.stand import Stand
+from telegram_hybrid.delivery.confirms import Confirms
+from telegram_hybrid.delivery.pipeline import WINDOW
+from telegram_hybrid.schema.postgres.tables import SHARDS
+
+_CHANNELS = 200
+_BODY = 1000
+_EVENTS, _FEW_EVENTS = 20_000, 5_000
+_BACKLOG, _BACKLOG_IN_A_HURRY, _SMALL_BACKLOG = 1_000_000, 50_000, 10_000
+_AMQP = ("amqp", "kombu")
+
+_FILL = """
+INSERT INTO {s}.outbox (shard, event_id, type, channel_id, message_id, payload)
+SELECT (:shards - n % :channels % :shards) % :shards, gen_random_uuid(), 'message.received',
+       -(n % :channels), n, json_build_object('version', n, 'text', repeat('x', :body))
+FROM generate_series(1, :events) AS n
+"""
+#: Seconds and CPU seconds of delivering so many events.
+Deliver = Callable[[delivery.Stand, int], tuple[float, float]]
+
+
+@attrs.frozen
+class _Place:
+    """`at` without, `there` with the way to the broker that is measured."""
+
+    at: delivery.Stand
+    there: delivery.Stand
+    events: int
+
+
+def _around(name: str, seconds: float = 0.0) -> Callable[[Stand], AbstractContextManager[_Place]]:
+    @contextmanager
+    def around(stand: Stand) -> Iterator[_Place]:
+        events = _FEW_EVENTS if stand.quick else _EVENTS
+        with stand.delivery(name) as at, _further(at, seconds) as there:
+            yield _Place(at, there, events)
+
+    return around
+
+
+@contextmanager
+def _further(at: delivery.Stand, seconds: float) -> Iterator[delivery.Stand]:
+    """The same stand, with so much more on each round trip to the broker."""
+    if not seconds:
+        yield at
+        return
+    place = make_url(at.settings.broker_url or "")
+    with delayed(place.host or "", place.port or 5672, seconds) as port:
+        url = place.set(port=port).render_as_string(hide_password=False)
+        yield attrs.evolve(at, settings=attrs.evolve(at.settings, broker_url=url))
+
+
+def _delivering(
+    deliver: Deliver, events: Callable[[_Place], int] = lambda place: place.events
+) -> Callable[[_Place], AbstractContextManager[Operation]]:
+    """A call delivers that many events to an empty queue, and leaves it empty."""
+
+    @contextmanager
+    def opened(place: _Place) -> Iterator[Operation]:
+        count = events(place)
+
+        def call(_: object) -> tuple[float, float]:
+            told = deliver(place.there, count)
+            _take(place.at, count)
+            if left := place.at.value("SELECT count(*) FROM {s}.outbox"):
+                raise RuntimeError(f"{left:,} events are in the outbox still")
+            return told
+
+        yield Operation(call=call, per=count, tells=True)
+
+    return opened
+
+
+def _fill(at: delivery.Stand, events: int) -> None:
+    """Commit so many events of 1 KB, in turns over the channels."""
+    values = {"events": events, "channels": _CHANNELS, "shards": SHARDS, "body": _BODY}
+    with at.engine.begin() as connection:
+        connection.execute(text("SET LOCAL statement_timeout = 0"))
+        connection.execute(text(_FILL.format(s=at.schema)), values)
+
+
+def _take(at: delivery.Stand, events: int) -> None:
+    """Take all messages out of the queue, which have to be so many, and no two the same."""
+    found: list[str] = []
+    with at.broker() as connection:
+        channel = connection.channel()
+        channel.basic_consume(
+            at.queue, no_ack=True, callback=lambda each: found.append(each.properties["message_id"])
+        )
+        while len(found) < events:
+            connection.drain_events(timeout=60)
+        channel.queue_declare(at.queue, passive=True)  # answered after what was there before
+    if len(found) != events or len(set(found)) != events:
+        raise RuntimeError(f"{events:,} events came as {len(found):,}, {len(set(found)):,} of them")
+
+
+def relayed(at: delivery.Stand, events: int, **options: Any) -> tuple[float, float]:
+    """From a relay's start until `events` that wait are published and deleted."""
+    _fill(at, events)
+    relay = at.relay(**options)
+    began, burnt = perf_counter(), process_time()
+    relay.start()
+    while relay.counters.published < events:
+        if not relay.running:
+            raise RuntimeError(f"the relay ended: {relay.failure}")
+        sleep(0.005)
+    told = perf_counter() - began, process_time() - burnt
+    if not relay.stop():
+        raise RuntimeError("the relay does not end")
+    return told
+
+
+def bare(at: delivery.Stand, events: int) -> tuple[float, float]:
+    """As many by py-amqp alone, with as many unconfirmed."""
+    place = make_url(at.settings.broker_url or "")
+    connection = amqp.Connection(
+        f"{place.host}:{place.port}", place.username, place.password, virtual_host=place.database
+    )
+    connection.connect()
+    channel = connection.channel()
+    confirms = Confirms()
+    channel.events["basic_ack"].add(confirms.acked)
+    channel.events["basic_nack"].add(confirms.nacked)
+    channel.confirm_select()
+    names = ("specversion", "id", "type", "source", "subject", "time", "sequence", "dataschema")
+    headers = {f"cloudEvents_{name}": "x" * 20 for name in names}
+    body = b"x" * _BODY
+    began, burnt = perf_counter(), process_time()
+    for number in range(events):
+        message = amqp.Message(
+            body,
+            content_type="application/json",
+            content_encoding="utf-8",
+            delivery_mode=2,
+            message_id=f"{number:036}",
+            type="message.received",
+            application_headers=headers,
+        )
+        confirms.sent(str(number))
+        channel.basic_publish(
+            message,
+            exchange=at.topology.exchange,
+            routing_key=f"telegram.channel.-{number % _CHANNELS}",
+            mandatory=True,
+        )
+        while confirms.waiting >= WINDOW:
+            connection.drain_events(timeout=30)
+    while confirms.waiting:
+        connection.drain_events(timeout=30)
+    told = perf_counter() - began, process_time() - burnt
+    connection.close()
+    return told
+
+
+def polled(at: delivery.Stand, events: int) -> tuple[float, float]:
+    """What people write first: select 500 rows, publish each with kombu and wait, delete them."""
+    _fill(at, events)
+    take = text(
+        f"SELECT id, event_id, channel_id, payload::text FROM {at.schema}.outbox"
+        " ORDER BY id LIMIT 500 FOR UPDATE SKIP LOCKED"
+    )
+    remove = text(f"DELETE FROM {at.schema}.outbox WHERE id = ANY(:ids)")
+    transport = {"confirm_publish": True}
+    with kombu.Connection(at.settings.broker_url, transport_options=transport) as connection:
+        producer = kombu.Producer(connection.channel())
+        began, burnt = perf_counter(), process_time()
+        while True:
+            with at.engine.begin() as transaction:
+                rows = transaction.execute(take).all()
+                if not rows:
+                    break
+                for row in rows:
+                    producer.publish(
+                        row.payload,
+                        exchange=at.topology.exchange,
+                        routing_key=f"telegram.channel.{row.channel_id}",
+                        content_type="application/json",
+                        content_encoding="utf-8",
+                        delivery_mode=2,
+                        mandatory=True,
+                        message_id=str(row.event_id),
+                    )
+                transaction.execute(remove, {"ids": [row.id for row in rows]})
+        return perf_counter() - began, process_time() - burnt
+
+
+def _contenders(*more: Contender) -> tuple[Contender, ...]:
+    return (
+        Contender("relay", Role.OURS, _delivering(relayed)),
+        Contender("py-amqp, pipelined", Role.LIMIT, _delivering(bare), needs=_AMQP),
+        *more,
+    )
+
+
+RELAY = Benchmark(
+    id="relay",
+    what=f"events of 1 KB of {_CHANNELS} channels from the outbox to RabbitMQ, confirmed",
+    contenders=_contenders(
+        Contender("relay, strict=False", Role.FLOOR, _delivering(partial(relayed, strict=False))),
+        Contender("kombu, a confirm each", Role.ALTERNATIVE, _delivering(polled), needs=_AMQP),
+    ),
+    plan=Plan(rounds=7, calls=1, warmup=1),
+    quick=Plan(rounds=2, calls=1, warmup=1),
+    aim=Aim(limit=1 / 0.7, alternatives=1 / 5, most=1 / 5_000),
+    around=_around("bench_relay"),
+)
+RELAY_FAR = Benchmark(
+    id="relay-2ms",
+    what="the same with 2 ms more on each round trip to the broker",
+    contenders=_contenders(),
+    plan=Plan(rounds=7, calls=1, warmup=1),
+    quick=Plan(rounds=2, calls=1, warmup=1),
+    aim=Aim(limit=1 / 0.6),
+    around=_around("bench_relay_far", 0.002),
+)
+
+
+@contextmanager
+def _backlogs(stand: Stand) -> Iterator[_Place]:
+    with stand.delivery("bench_backlog") as at:
+        yield _Place(at, at, _BACKLOG_IN_A_HURRY if stand.quick else _BACKLOG)
+
+
+RELAY_BACKLOG = Benchmark(
+    id="relay-backlog",
+    what=f"an event of a backlog of {_BACKLOG:,} ({_BACKLOG_IN_A_HURRY:,} with --quick),"
+    f" beside one of {_SMALL_BACKLOG:,}",
+    contenders=(
+        Contender("the large backlog", Role.OURS, _delivering(relayed)),
+        Contender("the small backlog", Role.LIMIT, _delivering(relayed, lambda _: _SMALL_BACKLOG)),
+    ),
+    plan=Plan(rounds=3, calls=1, warmup=0),
+    quick=Plan(rounds=1, calls=1, warmup=0),
+    aim=Aim(limit=1.15),
+    around=_backlogs,
+)
+
+ROWS = (RELAY, RELAY_FAR, RELAY_BACKLOG)

@@ -137,9 +137,7 @@ def transaction(engine: Engine) -> Iterator[Connection]:
     Raises `DatabaseUnavailable`, `WriteConflict` (both safe to run again), `CommitUnknown`,
     `SchemaMismatch` or `DatabaseError`, with the driver's error as the cause.
     """
-    with translated_errors(engine):
-        connection = engine.connect()
-    with connection:
+    with _connected(engine) as connection:
         with translated_errors(engine):
             begun = connection.begin()
         try:
@@ -166,8 +164,19 @@ def transaction(engine: Engine) -> Iterator[Connection]:
 @contextmanager
 def reads(engine: Engine) -> Iterator[Connection]:
     """A connection on which each statement is a transaction of its own; raises what those do."""
-    with translated_errors(engine), engine.connect() as connection:
+    with translated_errors(engine), _connected(engine) as connection:
         yield connection.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def _connected(engine: Engine) -> Connection:
+    with translated_errors(engine):
+        try:
+            return engine.connect()
+        except sqlalchemy.exc.InvalidRequestError as error:
+            # The pool replaced a connection that had ended, and the new one had ended, too.
+            raise DatabaseUnavailable(
+                f"{_place(engine)}: ends connections as soon as they are opened"
+            ) from error
 
 
 @contextmanager

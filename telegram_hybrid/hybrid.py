@@ -231,7 +231,7 @@ class Hybrid:
     def migrate(self) -> migrate.MigrationStatus:
         """Bring the database's schema to this library's revision; safe from many processes."""
         engine = postgres.open_engine(self.settings, pooled=False, direct=True)
-        with postgres.translated_errors(engine), engine.connect() as connection:
+        with postgres.translated_errors(engine), postgres.connected(engine) as connection:
             return migrate.upgrade(connection, schema=self.settings.database_schema)
 
     def destroy(self) -> None:

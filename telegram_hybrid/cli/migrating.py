@@ -80,7 +80,7 @@ def _run(work: Callable[[Connection, str], MigrationStatus], json: bool) -> int:
     settings = Settings.from_env()
     engine = postgres.open_engine(settings, pooled=False, direct=True)
     try:
-        with postgres.translated_errors(engine), engine.connect() as connection:
+        with postgres.translated_errors(engine), postgres.connected(engine) as connection:
             found = work(connection, settings.database_schema)
     finally:
         engine.dispose()

@@ -37,6 +37,7 @@ _NO_SCHEMA = (
 __all__ = [
     "Route",
     "address",
+    "connected",
     "open_engine",
     "reads",
     "route",
@@ -137,7 +138,7 @@ def transaction(engine: Engine) -> Iterator[Connection]:
     Raises `DatabaseUnavailable`, `WriteConflict` (both safe to run again), `CommitUnknown`,
     `SchemaMismatch` or `DatabaseError`, with the driver's error as the cause.
     """
-    with _connected(engine) as connection:
+    with connected(engine) as connection:
         with translated_errors(engine):
             begun = connection.begin()
         try:
@@ -164,11 +165,12 @@ def transaction(engine: Engine) -> Iterator[Connection]:
 @contextmanager
 def reads(engine: Engine) -> Iterator[Connection]:
     """A connection on which each statement is a transaction of its own; raises what those do."""
-    with translated_errors(engine), _connected(engine) as connection:
+    with translated_errors(engine), connected(engine) as connection:
         yield connection.execution_options(isolation_level="AUTOCOMMIT")
 
 
-def _connected(engine: Engine) -> Connection:
+def connected(engine: Engine) -> Connection:
+    """Return a connection of the pool, with nothing begun. Raises as `transaction` does."""
     with translated_errors(engine):
         try:
             return engine.connect()

@@ -9,7 +9,7 @@ from typing import Any, cast
 import psycopg
 from sqlalchemy import Engine
 
-from telegram_hybrid.connect.postgres import address, translated_errors
+from telegram_hybrid.connect.postgres import address, connected, translated_errors
 from telegram_hybrid.errors import DatabaseUnavailable
 
 #: Seconds between two looks at whether to stop.
@@ -22,10 +22,9 @@ def notifications(engine: Engine, topic: str, stop: Event) -> Iterator[None]:
     Holds one connection until `stop` is set. `engine` is direct: through a transaction pooler
     notifications reach another client (P9). Raises `DatabaseError`.
     """
-    with translated_errors(engine):
-        connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-    with connection:
+    with connected(engine) as connection:
         with translated_errors(engine):
+            connection.execution_options(isolation_level="AUTOCOMMIT")
             connection.exec_driver_sql(f'LISTEN "{topic}"')
         yield
         driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)

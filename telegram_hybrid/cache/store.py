@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import compress
 from time import monotonic
 from typing import Any
@@ -102,11 +102,8 @@ class Store:
         try:
             for at in range(0, len(channels) if self.gate.reachable else 0, _STEP):
                 some = channels[at : at + _STEP]
-                pipeline = self._redis.pipeline(transaction=False)
-                for channel_id in some:
-                    pipeline.get(self._keys.tombstone(channel_id))
-                replies = pipeline.execute(raise_on_error=False)
-                told |= {c: _version(reply) for c, reply in zip(some, replies, strict=True)}
+                found = self._each(map(self._keys.tombstone, some))
+                told |= {c: _version(each) for c, each in zip(some, found, strict=True)}
         except (RedisError, OSError) as failure:
             self._lost(failure)
         untold = {c: version for c, version in heads.items() if told.get(c, 0) < version}
@@ -164,7 +161,7 @@ class Store:
             case Fill():
                 return self._fill(request)
             case GetResult(key, channel_ids):
-                return self._get_result(key, channel_ids), None
+                return self._each([key, *map(self._keys.generation, channel_ids)]), None
             case Generations():
                 return self._generations(request), None
             case SetResult(key, value, seconds):
@@ -291,10 +288,10 @@ class Store:
                 found[at] = None
         return found
 
-    # A query's keys are of several slots: one round trip, but not one command.
-    def _get_result(self, key: str, channel_ids: Sequence[int]) -> list[bytes | None]:
+    # Keys of several slots: one round trip, but not one command.
+    def _each(self, names: Iterable[str]) -> list[bytes | None]:
         pipeline = self._redis.pipeline(transaction=False)
-        for name in (key, *map(self._keys.generation, channel_ids)):
+        for name in names:
             pipeline.get(name)
         replies = pipeline.execute(raise_on_error=False)
         return [reply if isinstance(reply, bytes) else None for reply in replies]
@@ -389,9 +386,8 @@ def _is_timeout(error: BaseException) -> bool:
     return isinstance(error, kinds) or isinstance(error.__cause__, kinds)
 
 
-def _version(tombstone: Any) -> int:
-    plain = isinstance(tombstone, bytes) and len(tombstone) <= 19 and tombstone.isdigit()
-    return int(tombstone) if plain else 0
+def _version(tombstone: bytes | None) -> int:
+    return int(tombstone) if tombstone and len(tombstone) <= 19 and tombstone.isdigit() else 0
 
 
 def _is_generation(reply: Any) -> bool:

@@ -1,8 +1,7 @@
 """Wake-ups through PostgreSQL, where there is no Redis: NOTIFY after commits, LISTEN in relays.
 
 A NOTIFY takes a lock of the whole cluster until its transaction is committed, so it is never part
-of a writer's: 32 writers that did it fell from 5,281 to 1,448 transactions a second. Here a thread
-does it after their commits, for all of them together.
+of a writer's. Here a thread does it after their commits, for all of them together.
 """
 
 from __future__ import annotations

@@ -314,19 +314,19 @@ WHERE id = ANY(CAST(:ids AS bigint[])) AND settled_at IS NULL
 """
 
 # What a letter says of the row that freezes its channel.
-_FREEZES = """letter.queue IS NULL AND event.id = letter.sequence
+FREEZES = """letter.queue IS NULL AND event.id = letter.sequence
     AND event.event_id = letter.event_id AND event.not_before = 'infinity'"""
 
 _DISCARD = f"""
 WITH letter AS ({_SETTLE} RETURNING queue, sequence, event_id),
-gone AS (DELETE FROM "{{schema}}".outbox AS event USING letter WHERE {_FREEZES})
+gone AS (DELETE FROM "{{schema}}".outbox AS event USING letter WHERE {FREEZES})
 SELECT count(*) FROM letter
 """  # noqa: S608
 
 _THAW = f"""
 UPDATE "{{schema}}".outbox AS event SET not_before = NULL, attempts = 0
 FROM "{{schema}}".dead_letters AS letter
-WHERE letter.id = ANY(CAST(:ids AS bigint[])) AND {_FREEZES}
+WHERE letter.id = ANY(CAST(:ids AS bigint[])) AND {FREEZES}
 RETURNING letter.id
 """  # noqa: S608
 
@@ -334,7 +334,7 @@ RETURNING letter.id
 _REPLAY_FROZEN = f"""
 UPDATE "{{schema}}".dead_letters AS letter SET settled_at = now(), outcome = 'replayed'
 FROM "{{schema}}".outbox AS event
-WHERE letter.settled_at IS NULL AND {_FREEZES}
+WHERE letter.settled_at IS NULL AND {FREEZES}
   AND (CAST(:channel_id AS bigint) IS NULL OR event.channel_id = :channel_id)
 """  # noqa: S608
 

@@ -65,14 +65,11 @@ def _move(connection: Connection, schema: str, number: int, note: str, *, free: 
     return found
 
 
-_FROZEN = """
+_FROZEN = f"""
 SELECT letter.id
-FROM "{schema}".dead_letters AS letter
-JOIN "{schema}".outbox AS event
-  ON event.id = letter.sequence AND event.event_id = letter.event_id
- AND event.not_before = 'infinity'
-WHERE event.id = :id AND letter.queue IS NULL AND letter.settled_at IS NULL
-"""
+FROM "{{schema}}".dead_letters AS letter, "{{schema}}".outbox AS event
+WHERE event.id = :id AND letter.settled_at IS NULL AND {dead_letters.FREEZES}
+"""  # noqa: S608
 
 # The lease before the row, as relays do. FOR UPDATE: no relay gets the shard meanwhile.
 _LEASE = """

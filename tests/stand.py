@@ -170,3 +170,14 @@ def publish(at: Stand, number: int, channels: Any = (-1001,), **queue: Any) -> l
         pass
     relay.close()
     return ids
+
+
+def bound(at: Stand, *keys: str) -> None:
+    """Have the stand's queue stand, bound by these routing keys."""
+    at.consumer(lambda event, tx: None, bind=keys or (ALL,)).declare()
+
+
+def drained(relay: Relay) -> None:
+    """Have the relay publish all there is."""
+    while relay.step():
+        pass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from stand import ALL, Stand
+from stand import ALL, Stand, drained
 
 from telegram_hybrid.connect.postgres import transaction
 from telegram_hybrid.delivery.letterbox import DeadLetters
@@ -18,11 +18,6 @@ FROZEN, OTHER = -1001, -1002
 
 def letters(at: Stand) -> DeadLetters:
     return DeadLetters(lambda: transaction(at.engine), at.schema, at.broker, at.topology)
-
-
-def drained(relay: Relay) -> None:
-    while relay.step():
-        pass
 
 
 def frozen(at: Stand) -> list[int]:

@@ -26,6 +26,7 @@ class Figures:
     role: Role
     median: float
     p95: float
+    p99: float
     spread: float
     cpu: float
     count: int
@@ -62,6 +63,7 @@ class Result:
     ratios: list[Ratio] = attrs.field(factory=list)
     missing: dict[str, list[str]] = attrs.field(factory=dict)
     most: float | None = None
+    most_p99: float | None = None
     failed: str | None = None
 
     @property
@@ -78,6 +80,7 @@ def figures(contender: Contender, rounds: Sequence[Round]) -> Figures:
         role=contender.role,
         median=median(values),
         p95=quantile(values, 0.95),
+        p99=quantile(values, 0.99),
         spread=quantile(values, 0.75) - quantile(values, 0.25),
         cpu=median(each.cpu for each in rounds),
         count=len(values),
@@ -104,6 +107,7 @@ def result(benchmark: Benchmark, measured: dict[str, list[Round]], random: Rando
         ],
         missing={each.name: lacks for each in benchmark.contenders if (lacks := each.missing())},
         most=benchmark.aim.most,
+        most_p99=benchmark.aim.most_p99,
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from time import perf_counter, process_time, sleep
+from time import monotonic, perf_counter, process_time, sleep
 from typing import Any
 
 import amqp
@@ -31,6 +31,7 @@ _CHANNELS = 200
 _BODY = 1000
 _EVENTS, _FEW_EVENTS = 20_000, 5_000
 _BACKLOG, _BACKLOG_IN_A_HURRY, _SMALL_BACKLOG = 1_000_000, 50_000, 10_000
+_HELD, _HELD_IN_A_HURRY = 300.0, 10.0
 _AMQP = ("amqp", "kombu")
 
 _FILL = """
@@ -50,6 +51,8 @@ class _Place:
     at: delivery.Stand
     there: delivery.Stand
     events: int
+    #: Seconds for which a snapshot is held.
+    held: float = 0.0
 
 
 def _around(name: str, seconds: float = 0.0) -> Callable[[Stand], AbstractContextManager[_Place]]:
@@ -239,6 +242,50 @@ RELAY_FAR = Benchmark(
 )
 
 
+def under_a_snapshot(at: delivery.Stand, events: int, *, seconds: float) -> tuple[float, float]:
+    """The same, while another session has held a snapshot for so long, through as much work."""
+    with at.engine.connect().execution_options(isolation_level="REPEATABLE READ") as session:
+        session.execute(text("SET idle_in_transaction_session_timeout = 0"))
+        session.execute(text(f"SELECT count(*) FROM {at.schema}.outbox"))  # takes the snapshot
+        until = monotonic() + seconds
+        while monotonic() < until:
+            relayed(at, events)
+            _take(at, events)
+        told = relayed(at, events)
+        session.invalidate()
+    with at.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as session:
+        session.execute(text(f"VACUUM {at.schema}.outbox"))  # not for the others to wait for
+    return told
+
+
+@contextmanager
+def _snapshots(stand: Stand) -> Iterator[_Place]:
+    with stand.delivery("bench_snapshot") as at:
+        if stand.quick:
+            yield _Place(at, at, _FEW_EVENTS, _HELD_IN_A_HURRY)
+        else:
+            yield _Place(at, at, _EVENTS, _HELD)
+
+
+def _held(place: _Place) -> AbstractContextManager[Operation]:
+    return _delivering(partial(under_a_snapshot, seconds=place.held))(place)
+
+
+RELAY_SNAPSHOT = Benchmark(
+    id="relay-snapshot",
+    what=f"the same at the end of {_HELD:.0f} seconds ({_HELD_IN_A_HURRY:.0f} with --quick) of work"
+    " during which another session held a snapshot, beside no such session",
+    contenders=(
+        Contender("a snapshot is held", Role.OURS, _held),
+        Contender("none is held", Role.LIMIT, _delivering(relayed)),
+    ),
+    plan=Plan(rounds=2, calls=1, warmup=0),
+    quick=Plan(rounds=1, calls=1, warmup=0),
+    aim=Aim(limit=1.15),
+    around=_snapshots,
+)
+
+
 @contextmanager
 def _backlogs(stand: Stand) -> Iterator[_Place]:
     with stand.delivery("bench_backlog") as at:
@@ -259,4 +306,4 @@ RELAY_BACKLOG = Benchmark(
     around=_backlogs,
 )
 
-ROWS = (RELAY, RELAY_FAR, RELAY_BACKLOG)
+ROWS = (RELAY, RELAY_FAR, RELAY_SNAPSHOT, RELAY_BACKLOG)

@@ -1,4 +1,8 @@
-"""Writer tax: what the outbox adds to a transaction that stores a message."""
+"""Writer tax: what the outbox adds to a transaction that stores a message.
+
+The floor shows what any outbox has to add: in the statement that inserts the message, one row with
+its event, from plain values, and no channel head.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +34,11 @@ _FIRST_CHANNEL = -2000
 _INSERT_AND_EVENT = re.compile(
     r"(?P<before>.*)\), inserted AS \((?P<insert>.*)\),\s*event AS MATERIALIZED.*", re.DOTALL
 )
+_BARE_EVENT = """
+INSERT INTO {schema}.outbox (shard, event_id, type, channel_id, message_id, payload, schema_version)
+VALUES (%(one_event_shard)s, %(one_event_id)s, %(one_event_type)s, %(one_event_channel_id)s,
+        %(one_event_message_id)s, %(one_event_payload)s, %(schema_version)s)
+"""
 
 #: What becomes of the statements of a transaction.
 Taxed = Callable[[list[Statement]], list[Statement]]
@@ -43,12 +52,31 @@ def _with_outbox(found: list[Statement]) -> list[Statement]:
 
 def _insert_alone(found: list[Statement]) -> list[Statement]:
     """With the message's insert as a statement of its own, and nothing written beside it."""
+    ours, before, insert = _message_of(found)
+    alone = attrs.evolve(ours, text=f"{before}){insert}")
+    return [alone if each is ours else each for each in found]
+
+
+def _bare_event(schema: str, found: list[Statement]) -> list[Statement]:
+    """With the least that tells of the message."""
+    ours, before, insert = _message_of(found)
+    names = ("event_id", "event_type", "event_shard", "event_channel_id", "event_message_id")
+    values = {f"one_{name}": ours.values[name][0] for name in (*names, "event_payload")}
+    event = attrs.evolve(
+        ours,
+        text=f"{before}), inserted AS ({insert}){_BARE_EVENT.format(schema=schema)}",
+        values={**ours.values, **values},
+    )
+    return [event if each is ours else each for each in found]
+
+
+def _message_of(found: list[Statement]) -> tuple[Statement, str, str]:
+    """The library's statement, and of its text what is before the message's insert, and that."""
     (ours,) = (each for each in found if ".outbox" in each.text)
     parts = _INSERT_AND_EVENT.fullmatch(ours.text)
     if parts is None:
         raise RuntimeError("the library does not write a message and its event like that any more")
-    alone = attrs.evolve(ours, text=f"{parts['before']}){parts['insert']}")
-    return [alone if each is ours else each for each in found]
+    return ours, parts["before"], parts["insert"]
 
 
 def _notifying(found: list[Statement]) -> list[Statement]:
@@ -124,6 +152,12 @@ def _row(writers: int) -> Benchmark:
             ),
             Contender(
                 "insert alone", Role.LIMIT, opened("bench_bare", _insert_alone), needs=_PSYCOPG
+            ),
+            Contender(
+                "with a bare event",
+                Role.FLOOR,
+                opened("bench_event", partial(_bare_event, "bench_event")),
+                needs=_PSYCOPG,
             ),
             Contender(
                 "with its event and a NOTIFY",

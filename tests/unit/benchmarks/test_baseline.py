@@ -34,7 +34,15 @@ def kept(**ratios: dict[str, float]) -> Baseline:
 
 def figures(name: str, role: Role, median: float) -> Figures:
     return Figures(
-        name=name, role=role, median=median, p95=1, spread=0, cpu=0, count=1, medians=[median]
+        name=name,
+        role=role,
+        median=median,
+        p95=1,
+        p99=3,
+        spread=0,
+        cpu=0,
+        count=1,
+        medians=[median],
     )
 
 
@@ -88,12 +96,15 @@ def test_the_table_names_what_is_missing_failed_missed_and_busy() -> None:
         figures=[figures("ours", Role.OURS, 2.0), figures("them", Role.LIMIT, 1.0)],
         ratios=[ratio("them", Role.LIMIT, 2.0, aim=1.25, met=False)],
         missing={"aiocache": ["aiocache", "uvloop"]},
+        most=2.5,
+        most_p99=2.5,
     )
 
     page = markdown(ABOUT, [result, Result(id="save", what="y", unit="s", failed="OSError: no")])
 
     assert "missing: aiocache (not installed: aiocache, uvloop)" in page
     assert "≤ 1.25 MISSED" in page
+    assert "≤ 2.5 s met; p99 ≤ 2.5 s MISSED" in page
     assert "failed: OSError: no" in page
     assert "busy" in page
     assert {len(each) for each in lines(result)} == {len(HEAD)}

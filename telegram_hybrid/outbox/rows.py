@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Self
 from uuid import UUID
 
 import attrs
+import msgspec
 import uuid_utils.compat
 from sqlalchemy import Connection
 
@@ -65,38 +66,39 @@ def append(
     schema: str,
     changed: Sequence[tuple[EventType, Message]],
     *,
+    new_messages: str = "[]",
     traceparent: str | None = None,
-    beside: str = "",
-    values: Mapping[str, Any] | None = None,
 ) -> dict[int, int]:
     """Write one event for each changed message, in the given order, in this transaction.
 
     Raises each channel's head to the highest version among its messages; returns the heads as
-    they were before, {channel_id: version}, 0 for a channel that had none.
-
-    `beside` are common table expressions, with a comma behind each, that write with `values` in
-    the same statement: the messages themselves, so that their events cost no round trip.
+    they were before, {channel_id: version}, 0 for a channel that had none. `new_messages` are
+    rows of messages, a JSON array, that the same statement stores.
 
     The caller holds the lock of every channel concerned: ids are drawn here, and within a
     channel their order must be the order of commits (P3).
     """
     if not changed:
         return {}
-    rows = connection.execute(
-        sql(f"WITH {beside}{_EVENTS}", schema),
+    events = [
         {
-            **(values or {}),
-            "event_id": [uuid_utils.compat.uuid7() for _ in changed],
-            "event_type": [kind.value for kind, _ in changed],
-            "event_shard": [shard_of(message.channel_id) for _, message in changed],
-            "event_channel_id": [message.channel_id for _, message in changed],
-            "event_message_id": [message.message_id for _, message in changed],
-            "event_payload": [message.to_json().decode() for _, message in changed],
-            "event_version": [message.version for _, message in changed],
-            "schema_version": UPCASTERS.current(MESSAGE),
-            "traceparent": traceparent,
-        },
-    )
+            "shard": shard_of(message.channel_id),
+            "event_id": uuid_utils.compat.uuid7(),
+            "type": kind.value,
+            "channel_id": message.channel_id,
+            "message_id": message.message_id,
+            "payload": msgspec.Raw(message.to_json()),
+            "version": message.version,
+        }
+        for kind, message in changed
+    ]
+    values = {
+        "events": msgspec.json.encode(events).decode(),
+        "new_messages": new_messages,
+        "payload_version": UPCASTERS.current(MESSAGE),
+        "traceparent": traceparent,
+    }
+    rows = connection.execute(sql(_APPEND, schema), values)
     return {channel_id: version for channel_id, version in rows}  # noqa: C416
 
 
@@ -131,33 +133,8 @@ FROM locked
 RETURNING id, occurred_at
 """  # noqa: S608
 
-# A statement sees its tables as they were before it, so `heads` does not show in the answer.
-_EVENTS = """
-event AS MATERIALIZED (
-    SELECT * FROM unnest(
-        CAST(:event_shard AS smallint[]), CAST(:event_id AS uuid[]), CAST(:event_type AS text[]),
-        CAST(:event_channel_id AS bigint[]), CAST(:event_message_id AS bigint[]),
-        CAST(:event_payload AS text[]), CAST(:event_version AS bigint[])
-    ) WITH ORDINALITY
-        AS row (shard, event_id, type, channel_id, message_id, payload, version, position)
-), appended AS (
-    INSERT INTO "{schema}".outbox
-        (shard, event_id, type, channel_id, message_id, payload, schema_version, traceparent,
-         occurred_at)
-    SELECT shard, event_id, type, channel_id, message_id, payload::json, :schema_version,
-           :traceparent, clock_timestamp()
-    FROM event
-    ORDER BY position
-), reached AS (
-    SELECT channel_id, max(version) AS version FROM event GROUP BY channel_id
-), heads AS (
-    INSERT INTO "{schema}".channel_heads AS head (channel_id, version, changed_at)
-    SELECT channel_id, version, clock_timestamp() FROM reached
-    ON CONFLICT (channel_id) DO UPDATE
-    SET version = EXCLUDED.version, changed_at = EXCLUDED.changed_at
-    WHERE head.version < EXCLUDED.version
+_APPEND = """
+SELECT * FROM "{schema}".append_events(
+    CAST(:events AS json), CAST(:new_messages AS json), :payload_version, CAST(:traceparent AS text)
 )
-SELECT channel_id, coalesce((SELECT version FROM "{schema}".channel_heads AS before
-                             WHERE before.channel_id = reached.channel_id), 0)
-FROM reached
 """

@@ -34,7 +34,7 @@ from telegram_hybrid.outbox import rows as outbox
 from telegram_hybrid.outbox.locks import lock_channels
 from telegram_hybrid.repositories import reading
 from telegram_hybrid.repositories.decisions import Verdict, check_transition, compare
-from telegram_hybrid.repositories.inserting import INSERTED, columns, inserted
+from telegram_hybrid.repositories.inserting import columns, new_rows
 from telegram_hybrid.repositories.partitions import Partitions
 from telegram_hybrid.schema.postgres.sql import sql
 
@@ -274,7 +274,7 @@ class Writer:
         """Store new messages and write `events`, theirs among them, by one statement."""
         self._partitions.ensure(message.sent_at for message in messages)
         try:
-            self._announce(events, beside=INSERTED, values=inserted(messages))
+            self._announce(events, new_messages=new_rows(messages))
         except IntegrityError:
             # A partition that was there before has been dropped: the next try makes it again.
             self._partitions.forget()
@@ -306,9 +306,9 @@ class Writer:
             edited_at=message.edited_at,
         )
 
-    def _announce(self, events: Sequence[tuple[EventType, Message]], **beside: Any) -> None:
+    def _announce(self, events: Sequence[tuple[EventType, Message]], **new: str) -> None:
         heads = outbox.append(
-            self._connection, self._schema, events, traceparent=self._trace(), **beside
+            self._connection, self._schema, events, traceparent=self._trace(), **new
         )
         self._heads = heads | self._heads
         # The cache patches its windows with a few; of many, the keys are enough (P11).

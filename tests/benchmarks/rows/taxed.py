@@ -6,7 +6,6 @@ its event, from plain values, and no channel head.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -14,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import attrs
+import msgspec
 import psycopg
 
 from benchmarks.benchmark import Aim, Benchmark, Contender, Operation, Plan, Role
@@ -29,15 +29,29 @@ _EACH = 5
 #: Below every channel that the writers write to, one each.
 _FIRST_CHANNEL = -2000
 
-#: The library's one statement for both: the last table expression before those of the event is
-#: the message's insert.
-_INSERT_AND_EVENT = re.compile(
-    r"(?P<before>.*)\), inserted AS \((?P<insert>.*)\),\s*event AS MATERIALIZED.*", re.DOTALL
-)
+#: What a message alone costs: its row, its key, and its channel's.
+_MESSAGE = """
+WITH registered AS (
+    INSERT INTO {schema}.channels (channel_id) VALUES (%(channel_id)s) ON CONFLICT DO NOTHING
+), keyed AS (
+    INSERT INTO {schema}.message_keys (channel_id, message_id, sent_at)
+    VALUES (%(channel_id)s, %(message_id)s, %(sent_at)s)
+)"""
+_INSERT = """
+INSERT INTO {schema}.messages (
+    channel_id, message_id, sent_at, version, source, message_type, text, caption, entities,
+    edited_at, sender_id, sender_name, reply_to_id, thread_id, grouped_id, media_type, media,
+    metadata, status)
+VALUES (
+    %(channel_id)s, %(message_id)s, %(sent_at)s, %(version)s, %(source)s, %(message_type)s,
+    %(text)s, %(caption)s, %(entities)s, %(edited_at)s, %(sender_id)s, %(sender_name)s,
+    %(reply_to_id)s, %(thread_id)s, %(grouped_id)s, %(media_type)s, %(media)s, %(metadata)s,
+    'received')
+"""
 _BARE_EVENT = """
 INSERT INTO {schema}.outbox (shard, event_id, type, channel_id, message_id, payload, schema_version)
-VALUES (%(one_event_shard)s, %(one_event_id)s, %(one_event_type)s, %(one_event_channel_id)s,
-        %(one_event_message_id)s, %(one_event_payload)s, %(schema_version)s)
+VALUES (%(shard)s, %(event_id)s, %(type)s, %(channel_id)s, %(message_id)s, %(payload)s,
+        %(payload_version)s)
 """
 
 #: What becomes of the statements of a transaction.
@@ -50,33 +64,28 @@ def _with_outbox(found: list[Statement]) -> list[Statement]:
     return found
 
 
-def _insert_alone(found: list[Statement]) -> list[Statement]:
-    """With the message's insert as a statement of its own, and nothing written beside it."""
-    ours, before, insert = _message_of(found)
-    alone = attrs.evolve(ours, text=f"{before}){insert}")
-    return [alone if each is ours else each for each in found]
+def _insert_alone(schema: str, found: list[Statement]) -> list[Statement]:
+    """With the plain insert of the message in place of what writes both."""
+    return _instead(found, f"{_MESSAGE}{_INSERT}".format(schema=schema))
 
 
 def _bare_event(schema: str, found: list[Statement]) -> list[Statement]:
-    """With the least that tells of the message."""
-    ours, before, insert = _message_of(found)
-    names = ("event_id", "event_type", "event_shard", "event_channel_id", "event_message_id")
-    values = {f"one_{name}": ours.values[name][0] for name in (*names, "event_payload")}
-    event = attrs.evolve(
-        ours,
-        text=f"{before}), inserted AS ({insert}){_BARE_EVENT.format(schema=schema)}",
-        values={**ours.values, **values},
-    )
-    return [event if each is ours else each for each in found]
+    """With the least that tells of the message beside that."""
+    both = f"{_MESSAGE}, inserted AS ({_INSERT}){_BARE_EVENT}"
+    return _instead(found, both.format(schema=schema))
 
 
-def _message_of(found: list[Statement]) -> tuple[Statement, str, str]:
-    """The library's statement, and of its text what is before the message's insert, and that."""
-    (ours,) = (each for each in found if ".outbox" in each.text)
-    parts = _INSERT_AND_EVENT.fullmatch(ours.text)
-    if parts is None:
-        raise RuntimeError("the library does not write a message and its event like that any more")
-    return ours, parts["before"], parts["insert"]
+def _instead(found: list[Statement], statement: str) -> list[Statement]:
+    (ours,) = (each for each in found if ".append_events(" in each.text)
+    (message,) = msgspec.json.decode(ours.values["new_messages"])
+    (event,) = msgspec.json.decode(ours.values["events"])
+    jsons = ("entities", "media", "metadata", "payload")
+    values = {**ours.values, **event, **message}
+    values |= {name: msgspec.json.encode(values[name]).decode() for name in jsons}
+    return [
+        attrs.evolve(each, text=statement, values=values) if each is ours else each
+        for each in found
+    ]
 
 
 def _notifying(found: list[Statement]) -> list[Statement]:
@@ -151,7 +160,10 @@ def _row(writers: int) -> Benchmark:
                 "with its event", Role.OURS, opened("bench_tax", _with_outbox), needs=_PSYCOPG
             ),
             Contender(
-                "insert alone", Role.LIMIT, opened("bench_bare", _insert_alone), needs=_PSYCOPG
+                "insert alone",
+                Role.LIMIT,
+                opened("bench_bare", partial(_insert_alone, "bench_bare")),
+                needs=_PSYCOPG,
             ),
             Contender(
                 "with a bare event",

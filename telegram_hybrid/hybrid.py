@@ -187,6 +187,11 @@ class Hybrid:
         self._workers.add(made)
         return made
 
+    @property
+    def workers(self) -> tuple[Worker, ...]:
+        """The relays and consumers that were got from here and are still referred to."""
+        return tuple(self._workers)
+
     def replay(
         self,
         *,

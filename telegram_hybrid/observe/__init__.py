@@ -1,1 +1,1 @@
-"""What others see of us: traces, so far."""
+"""What others see of us: traces, and metrics for Prometheus."""

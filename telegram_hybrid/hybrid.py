@@ -8,7 +8,6 @@ from datetime import datetime
 from functools import partial
 from types import TracebackType
 from typing import Any
-from weakref import WeakSet
 
 import kombu
 from redis import Redis
@@ -88,7 +87,7 @@ class Hybrid:
         self.cache.truth = Truth(self.engine, schema)
         if settings.cache_audit_every is not None:
             self.cache.watch(settings.cache_audit_every)
-        self._workers: WeakSet[Worker] = WeakSet()
+        self._workers: list[Worker] = []
         self.messages = Messages(self.engine, schema, self._transactions, self.cache)
         self.channels = Channels(self._connection, schema)
         self.dead_letters = DeadLetters(
@@ -153,7 +152,7 @@ class Hybrid:
             topology=self._topology,
             **options,
         )
-        self._workers.add(relay)
+        self._workers.append(relay)
         return relay
 
     def consume(
@@ -184,12 +183,12 @@ class Hybrid:
             topology=self._topology,
             **options,
         )
-        self._workers.add(made)
+        self._workers.append(made)
         return made
 
     @property
     def workers(self) -> tuple[Worker, ...]:
-        """The relays and consumers that were got from here and are still referred to."""
+        """The relays and consumers that were got from here."""
         return tuple(self._workers)
 
     def replay(
@@ -230,7 +229,7 @@ class Hybrid:
             seconds=seconds,
             engine=self.engine,
             client=self._redis,
-            queues=[each.queue for each in self._workers if isinstance(each, Consumer)],
+            queues=[each.queue for each in self.workers if isinstance(each, Consumer)],
         )
 
     def migrate(self) -> migrate.MigrationStatus:
@@ -253,7 +252,7 @@ class Hybrid:
 
         Closing twice is fine; whatever needs the database afterwards raises `Closed`.
         """
-        for worker in list(self._workers):
+        for worker in self.workers:
             worker.stop()
         self._notifier.close()
         postgres.shut(self.engine)
@@ -290,7 +289,7 @@ class Hybrid:
     def _recall(self, shards: Set[int]) -> None:
         """Have the cache repaired where a relay may have died that should have done it."""
 
-        def changed(seconds: float) -> dict[int, int]:
+        def changed(seconds: float) -> tuple[dict[int, int], set[int]]:
             with self._connection() as connection:
                 return heads.changed(connection, self._schema, shards, seconds)
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Lock
 from typing import Any, Generic, TypeVar, cast
 
 T = TypeVar("T")
 _NEVER = float("-inf")
+#: Seconds that a thread waits for another one's read. Longer takes only one whose end was lost: an
+#: exception of a signal handler may come between any two steps.
+PATIENCE = 10.0
 
 
 class Flight(Generic[T]):
@@ -16,18 +20,23 @@ class Flight(Generic[T]):
     It is the last moment (monotonic) at which somebody may have begun for whom this read is right.
     """
 
-    __slots__ = ("_aloft", "_outcome", "proven_at")
+    __slots__ = ("_aloft", "_left", "_outcome", "proven_at")
 
     def __init__(self) -> None:
         self.proven_at = _NEVER
         self._outcome: tuple[float, T | None, Exception | None] | None = None
         self._aloft = Lock()
         self._aloft.acquire()
+        self._left = False
 
-    def wait(self) -> None:
-        """Return when this has landed. Those who wait are woken one by one, not in a rush."""
-        with self._aloft:
-            pass
+    def wait(self) -> bool:
+        """Return when this has landed, or False for one that does not end.
+
+        Those who wait are woken one by one, not in a rush.
+        """
+        if landed := self._aloft.acquire(timeout=PATIENCE):
+            self._aloft.release()
+        return landed
 
     def outcome(self, began: float) -> tuple[T | None, Exception | None] | None:
         """Return the value or the error for who began then; None if they must read again."""
@@ -40,8 +49,10 @@ class Flight(Generic[T]):
         self._outcome = self.proven_at, value, error
 
     def leave(self) -> None:
-        """Wake who waits; without an outcome they begin again."""
-        self._aloft.release()
+        """Wake who waits; without an outcome they begin again. Legal again."""
+        if not self._left:
+            self._left = True
+            self._aloft.release()
 
 
 class Flights:
@@ -76,7 +87,8 @@ class Flights:
             while (other := self._flights.setdefault(key, mine)) is not mine:
                 with self._counting:
                     self.waits += 1
-                other.wait()
+                if not other.wait():
+                    self._forget(key, other)
                 outcome = other.outcome(began)
                 if outcome is not None:
                     value, error = outcome
@@ -95,6 +107,10 @@ class Flights:
 
     def leave(self, key: str, flight: Flight[Any]) -> None:
         """Let others read `key` now; who waits for this flight takes its outcome, if it has one."""
-        if self._flights.get(key) is flight:
-            del self._flights[key]
-            flight.leave()
+        self._forget(key, flight)
+        flight.leave()
+
+    def _forget(self, key: str, flight: Flight[Any]) -> None:
+        with suppress(KeyError):
+            if self._flights[key] is flight:
+                del self._flights[key]

@@ -174,8 +174,8 @@ class Protocol:
             yield Flag(flagged, self.lives.seen)
         return Answer(known | stored, len(known), len(unknown))
 
-    def result(self, name: str, digest: str, channel_ids: Sequence[int]) -> Reading[Any]:
-        """Read the result of a query over channels, {} or any other JSON.
+    def result(self, name: str, digest: str, channel_ids: Sequence[int]) -> Reading[bytes]:
+        """Read the result of a query over channels, as JSON.
 
         It is one of the channels' generations, which a mark and an invalidation end. The loader's
         reply is quiet if no writer held any of the channels' locks.
@@ -183,20 +183,21 @@ class Protocol:
         key = self.keys.api(name, digest)
         stored = yield GetResult(key, channel_ids)
         if stored is None:
-            return Answer((yield Load([])).value, 0, 1)
+            return Answer(values.encode_query((yield Load([])).value), 0, 1)
         data, *generations = stored
         if data is not None and None not in generations:
             found = values.decode_result(data, generations)
             if found is not None:
-                return Answer(found[0], 1, 0)
+                return Answer(found, 1, 0)
         current = yield Generations(channel_ids, self.new_token())
         loaded: Loaded = yield Load([], current is not None)
+        body = values.encode_query(loaded.value)
         if current is not None and loaded.quiet:
             seconds = self.lives.api * (1 - self.chance() / 10)
-            value = values.encode_result(loaded.value, current)
+            value = values.encode_result(body, current)
             if value:
                 yield SetResult(key, value, seconds)
-        return Answer(loaded.value, 0, 1)
+        return Answer(body, 0, 1)
 
     def _one(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import partial
 from hashlib import sha256
 from typing import Any, TypeVar
@@ -170,12 +170,13 @@ class MessageCache:
         """
         channels = sorted(set(channel_ids))
         if self._store is None:
-            return load(Load([])).value
+            return msgspec.json.decode(values.encode_query(load(Load([])).value))
         said = msgspec.json.encode([channels, parameters], order="deterministic")
         digest = sha256(said).hexdigest()[:32]
         key = self.keys.api(name, digest)
         begin = partial(self._protocol.result, name, digest, channels)
-        return self._counted(self._driver.share(key, begin, load))
+        # Threads share the text: what one of them does to its result is not seen by others.
+        return msgspec.json.decode(self._counted(self._driver.share(key, begin, load)))
 
     def mark(self, writes: Sequence[ChannelWrite]) -> bool:
         """Serve nothing any more that a transaction changed, just before it commits.
@@ -203,16 +204,17 @@ class MessageCache:
             return True
         return self._store.ask(Invalidate(writes, repair=True)) is True
 
-    def recall(self, changed: Callable[[float], Mapping[int, int]]) -> None:
+    def recall(self, changed: Callable[[float], tuple[Mapping[int, int], Set[int]]]) -> None:
         """Repair what nobody is left to repair: to be called by who takes over some channels.
 
         `changed` gets a number of seconds and returns the channels written to in them, as
-        {channel_id: version}. Of those that Redis was never told of, because the writer and
-        whoever should have repaired it died while Redis was out of reach, every value goes.
+        {channel_id: version}, and those of them of which a relay knew that Redis was not told
+        all. Of these, and of channels of which Redis knows an older version or none, because the
+        writer and whoever should have repaired it died, every value goes.
         """
         if self._store is not None:
             # Longer than a tombstone lives, so that a transaction may have been open for a while.
-            self._store.recall(changed(2 * self._protocol.lives.tombstone))
+            self._store.recall(*changed(2 * self._protocol.lives.tombstone))
 
     def wake(self) -> None:
         """Tell relays that rows were committed: at once, or at the end of `wake.INTERVAL`."""

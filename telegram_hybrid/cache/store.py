@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from itertools import compress
 from time import monotonic
 from typing import Any
@@ -95,8 +95,11 @@ class Store:
             return None
         return reply
 
-    def recall(self, heads: Mapping[int, int]) -> None:
-        """Have it forget the channels whose tombstone is older than these versions, or lacking."""
+    def recall(self, heads: Mapping[int, int], owed: Set[int]) -> None:
+        """Have it forget what is `owed`, and channels whose tombstone is older than their version.
+
+        A tombstone alone does not tell: a later write may have raised it past what is owed.
+        """
         told: dict[int, int] = {}
         channels = list(heads)
         try:
@@ -106,7 +109,7 @@ class Store:
                 told |= {c: _version(each) for c, each in zip(some, found, strict=True)}
         except (RedisError, OSError) as failure:
             self._lost(failure)
-        untold = {c: version for c, version in heads.items() if told.get(c, 0) < version}
+        untold = {c: v for c, v in heads.items() if c in owed or told.get(c, 0) < v}
         if untold:
             self.gate.owe_whole(untold)
 

@@ -32,7 +32,7 @@ from telegram_hybrid.delivery.wake import LocalWake, Wake
 from telegram_hybrid.delivery.worker import Worker, log
 from telegram_hybrid.errors import BrokerError, HybridError, InvalidInput, ServiceError
 from telegram_hybrid.model import Change, checks
-from telegram_hybrid.outbox import claims, dead_letters
+from telegram_hybrid.outbox import claims, dead_letters, heads
 from telegram_hybrid.outbox.claims import Burial, Postponement
 from telegram_hybrid.outbox.rows import OutboxRow
 from telegram_hybrid.schema.broker import Topology
@@ -76,7 +76,7 @@ class Relay(Worker):
         engine: Engine,
         schema: str,
         broker: Callable[[], kombu.Connection],
-        invalidate: Callable[[list[Change]], object] | None = None,
+        invalidate: Callable[[list[Change]], bool | None] | None = None,
         recall: Callable[[Set[int]], object] = lambda _: None,
         wake: Wake | None = None,
         *,
@@ -111,6 +111,8 @@ class Relay(Worker):
         self._settle_at = 0.0
         self._poll_at, self._poll_after = 0.0, POLL_FIRST
         self._rate, self._confirmed = Rate(), Times()
+        #: Channels with events of which the cache could not be told.
+        self._owed: set[int] = set()
         self.counters = RelayCounters()
 
     def run(self, stop: Event) -> None:
@@ -303,7 +305,10 @@ class Relay(Worker):
         ]
         lease, schema = self._holding.lease, self._schema
         with transaction(self._engine) as connection:
+            # With the rows goes what tells of them: who comes after us has to know.
+            heads.owe(connection, schema, self._owed)
             published, number = claims.delete(connection, schema, lease, list(done.confirmed))
+        self._owed.clear()
         if number:
             self._holding.shards.deleted(number)
         postponed = dead = 0
@@ -326,9 +331,12 @@ class Relay(Worker):
         if self._invalidate is None:
             return
         try:
-            self._invalidate(changes_of(rows))
+            told = self._invalidate(changes_of(rows))
         except HybridError as error:
             log.warning("relay: publishing without invalidating: %s", error)
+            told = False
+        if told is False:
+            self._owed |= {row.channel_id for row in rows}
 
     def _count(self, **more: int) -> None:
         now = self.counters

@@ -43,7 +43,8 @@ class Collector(Registered):
     """The cache, relays and consumers of one `Hybrid`, read whenever Prometheus asks.
 
     `prometheus_client.REGISTRY.register(Collector(hybrid))`. Relays of one process count as one,
-    as do consumers of one queue: their work is added up, of their times the longest is told.
+    as do consumers of one queue: their work is added up, of their times the longest is told. A
+    registry takes one `Hybrid`.
     While the database cannot be asked, the relay's gauges are missing, and nothing is raised.
     """
 

@@ -56,6 +56,7 @@ def metadata(schema: str = DEFAULT_SCHEMA) -> MetaData:
     _messages(tables)
     _message_revisions(tables)
     _channel_heads(tables)
+    _owed_invalidations(tables)
     _outbox(tables)
     _relays(tables)
     _inbox(tables)
@@ -191,6 +192,16 @@ def _event_columns() -> list[Column[object]]:
         # What the broker said at each attempt, the last of them: [{"at": .., "reason": ..}, ..].
         Column("history", JSONB),
     ]
+
+
+def _owed_invalidations(tables: MetaData) -> None:
+    Table(
+        "owed_invalidations",
+        tables,
+        Column("channel_id", BigInteger, autoincrement=False),
+        Column("owed_at", _TIME, nullable=False),
+        PrimaryKeyConstraint("channel_id", name="owed_invalidations_pkey"),
+    )
 
 
 def _outbox(tables: MetaData) -> None:

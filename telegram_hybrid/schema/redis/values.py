@@ -174,31 +174,32 @@ def decode_window(data: bytes, channel_id: int) -> tuple[Window, Life] | None:
     return (window, Life(stored.until, stored.cost)) if sound else None
 
 
-def encode_result(result: Any, generations: Sequence[bytes]) -> bytes | None:
-    """Encode a query's result; None if it is longer than `MAX_BYTES`.
+def encode_query(result: Any) -> bytes:
+    """Encode what a query gave. Raises TypeError for what JSON cannot say."""
+    return msgspec.json.encode(result)
 
-    Raises TypeError for what JSON cannot say.
-    """
+
+def encode_result(body: bytes, generations: Sequence[bytes]) -> bytes | None:
+    """Encode a query's result, which is JSON; None if it is longer than `MAX_BYTES`."""
     named = msgspec.json.encode(
         [generation.decode("ascii", "replace") for generation in generations]
     )
-    body = msgspec.json.encode(result)
     return _within_bounds(
         b'{"version":0,"schema":%d,"generations":%b,"result":%b}' % (SCHEMA, named, body)
     )
 
 
-def decode_result(data: bytes, generations: Sequence[bytes]) -> tuple[Any] | None:
-    """Decode a query's result, if it is one of these generations; None if it is anything else."""
+def decode_result(data: bytes, generations: Sequence[bytes]) -> bytes | None:
+    """Return a query's result, which is JSON, if it is one of these generations; else None."""
     if len(data) > MAX_BYTES:
         return None
     try:
         stored = _RESULT.decode(data)
-        result = msgspec.json.decode(stored.result)
+        msgspec.json.decode(stored.result)
     except _UNDECODABLE:
         return None
     ours = stored.generations == [one.decode("ascii", "replace") for one in generations]
-    return (result,) if ours else None
+    return bytes(stored.result) if ours else None
 
 
 def _head(version: int, life: Life) -> bytes:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import attrs
 import pytest
 from sqlalchemy import Connection, event, text
+from stand import until
 
 from telegram_hybrid import Hybrid, connect
 from telegram_hybrid.errors import InvalidInput
@@ -119,3 +122,30 @@ def test_a_name_that_is_none_is_refused(hybrid: Hybrid, count: Counting, name: s
     with pytest.raises(InvalidInput, match="name"):
         hybrid.cached(name, count, channels=[CHANNEL_ID])
     assert count.asked == 0
+
+
+def test_every_caller_has_a_result_of_its_own(hybrid: Hybrid) -> None:
+    """Broken on purpose: when threads shared the decoded result, all saw the first one's change.
+
+    And a tuple came back as a tuple to who had it loaded.
+    """
+    begun, go = threading.Event(), threading.Event()
+
+    def slow(_: Connection) -> object:
+        begun.set()
+        assert go.wait(10)
+        return {"rows": (1, 2)}
+
+    def read() -> object:
+        return hybrid.cached("shared", slow, channels=[CHANNEL_ID])
+
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(read)
+        assert begun.wait(10)
+        others = [pool.submit(read) for _ in range(4)]
+        until(lambda: hybrid.cache.stats().waits == 4)
+        go.set()
+        found = [each.result(10) for each in (first, *others)]
+    found[0]["rows"].append(3)
+    assert found[1:] == [{"rows": [1, 2]}] * 4
+    assert len({id(each["rows"]) for each in found}) == 5

@@ -174,3 +174,26 @@ def test_a_landed_read_is_not_kept() -> None:
     flights = Flights()
     assert flights.share("key", 0.0, lambda _: 1) == 1
     assert flights.share("key", 0.0, lambda _: 2) == 2
+
+
+def test_a_read_whose_end_was_lost_holds_nobody_up_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Broken on purpose: without the time limit in `wait` the first of these hangs.
+    monkeypatch.setattr("telegram_hybrid.cache.flights.PATIENCE", 0.2)
+    flights = Flights()
+    flights._flights["key"] = Flight()  # its thread was interrupted before it could leave
+    assert flights.share("key", 0.0, lambda _: "read") == "read"
+    assert flights.share("key", 0.0, lambda _: "read again") == "read again"
+    assert flights.waits == 1
+
+
+def test_leaving_twice_is_legal_and_lands_nobody_elses_flight() -> None:
+    flights = Flights()
+    flying = Flying(flights, 10.0, lambda: "second")
+    first = Flight[str]()
+    flights.leave("key", first)
+    flights.leave("key", first)
+    other = flying.joined_by(1.0)
+    flying.land()
+    assert other.result() == "second"

@@ -1,20 +1,21 @@
 """New messages and the events of a transaction by a function: planned once in a session."""
 
-from alembic import op
+from alembic import context, op
 
 revision = "0009"
 down_revision = "0008"
 branch_labels = None
 depends_on = None
 
-# A statement sees its tables as they were before it, so `heads` does not show in the answer.
+# Its tables are named with their schema, so that neither a temporary table of the session nor a
+# search path gets in between, for it or for triggers of others. A statement sees its tables as they
+# were before it, so `heads` does not show in the answer.
 APPEND = """
 CREATE FUNCTION append_events(
     events json, new_messages json, payload_version integer, trace text,
     OUT of_channel bigint, OUT before bigint
 ) RETURNS SETOF record
-LANGUAGE plpgsql VOLATILE
-SET search_path FROM CURRENT AS $body$
+LANGUAGE plpgsql VOLATILE AS $body$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY WITH incoming AS (
@@ -24,13 +25,13 @@ BEGIN
             sender_id bigint, sender_name text, reply_to_id bigint, thread_id bigint,
             grouped_id bigint, media_type text, media jsonb, metadata jsonb)
     ), registered AS (
-        INSERT INTO channels (channel_id) SELECT DISTINCT channel_id FROM incoming
+        INSERT INTO "{schema}".channels (channel_id) SELECT DISTINCT channel_id FROM incoming
         ON CONFLICT DO NOTHING
     ), keyed AS (
-        INSERT INTO message_keys (channel_id, message_id, sent_at)
+        INSERT INTO "{schema}".message_keys (channel_id, message_id, sent_at)
         SELECT channel_id, message_id, sent_at FROM incoming
     ), inserted AS (
-        INSERT INTO messages (
+        INSERT INTO "{schema}".messages (
             channel_id, message_id, sent_at, version, source, message_type, text, caption,
             entities, edited_at, sender_id, sender_name, reply_to_id, thread_id, grouped_id,
             media_type, media, metadata, status)
@@ -41,7 +42,7 @@ BEGIN
             payload json, version bigint)) WITH ORDINALITY
             AS row (shard, event_id, type, channel_id, message_id, payload, version, position)
     ), appended AS (
-        INSERT INTO outbox
+        INSERT INTO "{schema}".outbox
             (shard, event_id, type, channel_id, message_id, payload, schema_version, traceparent,
              occurred_at)
         SELECT shard, event_id, type, channel_id, message_id, payload, payload_version, trace,
@@ -51,13 +52,13 @@ BEGIN
     ), reached AS (
         SELECT channel_id, max(version) AS version FROM event GROUP BY channel_id
     ), heads AS (
-        INSERT INTO channel_heads AS head (channel_id, version, changed_at)
+        INSERT INTO "{schema}".channel_heads AS head (channel_id, version, changed_at)
         SELECT channel_id, version, clock_timestamp() FROM reached
         ON CONFLICT (channel_id) DO UPDATE
         SET version = EXCLUDED.version, changed_at = EXCLUDED.changed_at
         WHERE head.version < EXCLUDED.version
     )
-    SELECT channel_id, coalesce((SELECT head.version FROM channel_heads AS head
+    SELECT channel_id, coalesce((SELECT head.version FROM "{schema}".channel_heads AS head
                                  WHERE head.channel_id = reached.channel_id), 0)
     FROM reached;
 END
@@ -70,7 +71,7 @@ COMMENT ON FUNCTION append_events IS
 
 def upgrade() -> None:
     """Add the function."""
-    op.execute(APPEND)
+    op.execute(APPEND.replace("{schema}", context.config.attributes["schema"]))
 
 
 def downgrade() -> None:

@@ -20,7 +20,7 @@ import attrs
 import kombu
 from sqlalchemy import Engine
 
-from telegram_hybrid.connect.postgres import transaction
+from telegram_hybrid.connect.postgres import reads, transaction
 from telegram_hybrid.delivery.backoff import RECONNECT
 from telegram_hybrid.delivery.carried import changes_of, seal_row, tell
 from telegram_hybrid.delivery.gauges import Rate, RelayCounters, RelayGauges, Times
@@ -239,7 +239,7 @@ class Relay(Worker):
         )
         if not asks:
             return 0
-        with transaction(self._engine) as connection:
+        with reads(self._engine) as connection:
             found = claims.pending(connection, self._schema, asks, known=self._pipeline.known())
         if full:
             self._full_look_at = monotonic() + FULL_LOOK
@@ -304,11 +304,13 @@ class Relay(Worker):
             for row, receipt in done.refused.values()
         ]
         lease, schema = self._holding.lease, self._schema
-        with transaction(self._engine) as connection:
-            # With the rows goes what tells of them: who comes after us has to know.
-            heads.owe(connection, schema, self._owed)
+        if self._owed:  # before the rows are gone that tell of it
+            with transaction(self._engine) as connection:
+                heads.owe(connection, schema, self._owed)
+            self._owed.clear()
+        # One statement, which commits itself.
+        with reads(self._engine) as connection:
             published, number = claims.delete(connection, schema, lease, list(done.confirmed))
-        self._owed.clear()
         if number:
             self._holding.shards.deleted(number)
         postponed = dead = 0

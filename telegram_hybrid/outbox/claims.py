@@ -119,9 +119,8 @@ def delete(
     """
     if not ids:
         return 0, 0
-    connection.execute(sql(_LAZY, schema))
     values = _fence(lease) | {"ids": list(ids)}
-    count, number = connection.execute(sql(_FENCE + _DELETE, schema), values).one()
+    count, number, _ = connection.execute(sql(_FENCE + _DELETE, schema), values).one()
     return count, int(number)
 
 
@@ -200,8 +199,6 @@ CROSS JOIN LATERAL (
 ) AS event
 """
 
-_LAZY = "SET LOCAL synchronous_commit TO off"
-
 # FOR SHARE: a relay that takes the shard over waits for this transaction, and one that has taken
 # it over already is seen here.
 _FENCE = """
@@ -221,7 +218,7 @@ _DELETE = """
     WHERE id = ANY(CAST(:ids AS bigint[])) AND shard IN (SELECT shard FROM ours)
     RETURNING id
 )
-SELECT count(*), pg_current_xact_id()::text FROM gone
+SELECT count(*), pg_current_xact_id()::text, set_config('synchronous_commit', 'off', true) FROM gone
 """
 
 _POSTPONE = f"""

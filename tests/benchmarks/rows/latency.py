@@ -1,14 +1,15 @@
 """latency: from commit to handler at a given rate; writers, relay and consumer are processes.
 
-The clock starts before COMMIT is sent, so that the commit is in it. The limit publishes to the
-same queue with py-amqp and takes with py-amqp, and commits nothing. The alternative is our relay
-without wake-ups, looking once a second: what polling costs.
+The clock starts before COMMIT is sent, so that the commit is in it. A transaction publishes one
+event of its own, or, in the row "in tens", saves ten messages. The limit publishes to
+the same queue with py-amqp and takes with py-amqp, and commits nothing. The alternative is our
+relay without wake-ups, looking once a second: what polling costs.
 """
 
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -22,6 +23,7 @@ import attrs
 from sqlalchemy.engine import make_url
 
 from benchmarks.benchmark import Aim, Benchmark, Contender, Operation, Plan, Role
+from benchmarks.posts import post
 from benchmarks.stand import Stand
 from telegram_hybrid.delivery import relay as relaying
 from telegram_hybrid.hybrid import connect
@@ -29,12 +31,14 @@ from telegram_hybrid.model import Event
 from telegram_hybrid.settings import Settings
 
 _TOPIC = "bench.ticked"
+_BIND = (_TOPIC, "telegram.channel.#")
 _CHANNELS = 50
 _WRITERS = 8
+_OTHERS = 1_500_000_000
 _BATCH = 20  # events that a consumer may handle in one transaction
 _AMQP = ("amqp",)
-#: Begins one event with this number, and returns when it began (monotonic).
-Send = Callable[[int], float]
+#: Begins events with these numbers, and returns when they began (monotonic).
+Send = Callable[[Sequence[int]], float]
 
 
 @attrs.frozen
@@ -55,7 +59,7 @@ def _place(stand: Stand, name: str) -> Iterator[_Place]:
         settings = attrs.evolve(at.settings, redis_url=stand.redis_url, redis_prefix=name)
         queue = f"{at.queue}.ticks"
         with connect(settings) as hybrid:
-            hybrid.consume(print, queue=queue, bind=_TOPIC).declare()
+            hybrid.consume(print, queue=queue, bind=_BIND).declare()
         sleep(4.0)  # a quorum queue's first seconds are not like the others
         yield _Place(settings, queue)
 
@@ -74,10 +78,11 @@ def _relay(settings: Settings, polling: float | None, ready: Any) -> None:
 
 def _consume(settings: Settings, queue: str, told: Connection, ready: Any) -> None:
     def handle(event: Event, _: Any) -> None:
-        told.send((event.payload["number"], monotonic()))
+        number = event.payload["number"] if event.message_id is None else event.message_id
+        told.send((number, monotonic()))
 
     with connect(settings) as hybrid:
-        consumer = hybrid.consume(handle, queue=queue, bind=_TOPIC, batch=_BATCH)
+        consumer = hybrid.consume(handle, queue=queue, bind=_BIND, batch=_BATCH)
         consumer.start()
         ready.release()
         while consumer.running:
@@ -110,11 +115,12 @@ def _connected(url: str) -> amqp.Connection:
 
 
 class _Ticks:
-    """Sends events at a rate, and knows when each arrived."""
+    """Sends events at a rate, so many at a time, and knows when each arrived."""
 
-    def __init__(self, send: Send, rate: float, heard: Connection) -> None:
+    def __init__(self, send: Send, rate: float, heard: Connection, per: int = 1) -> None:
         self._send = send
         self._rate = rate
+        self._per = per
         self._heard = heard
         self._last = 0
         self._lock = Lock()
@@ -134,16 +140,20 @@ class _Ticks:
 
     def _tick(self, numbers: range) -> None:
         at = monotonic()
-        for number in numbers:
-            at += 1 / self._rate
+        for first in range(0, len(numbers), self._per):
+            at += self._per / self._rate
             sleep(max(0.0, at - monotonic()))
-            self._pool.submit(self._one, number)
+            self._pool.submit(self._some, numbers[first : first + self._per])
 
-    def _one(self, number: int) -> None:
+    def _some(self, numbers: Sequence[int]) -> None:
         try:
-            self._settle(number, began=self._send(number))
+            began = self._send(numbers)
         except Exception as error:  # noqa: BLE001  (whoever waits for it gets it)
-            self._arrived[number].set_exception(error)
+            for number in numbers:
+                self._arrived[number].set_exception(error)
+            return
+        for number in numbers:
+            self._settle(number, began=began)
 
     def _listen(self) -> None:
         while True:
@@ -193,18 +203,23 @@ def _processes(*targets: Callable[[Any], Any]) -> Iterator[None]:
 
 @contextmanager
 def _delivered(
-    stand: Stand, *, name: str, rate: float, polling: float | None = None
+    stand: Stand, *, name: str, rate: float, per: int, polling: float | None = None
 ) -> Iterator[Operation]:
     heard, told = multiprocessing.get_context("spawn").Pipe(duplex=False)
     with _place(stand, name) as place, connect(place.settings) as hybrid:
 
-        def send(number: int) -> float:
-            channel_id = -1001 - number % _CHANNELS
+        def send(numbers: Sequence[int]) -> float:
             with hybrid.transaction() as tx:
-                tx.publish(Event(_TOPIC, {"number": number}, channel_id=channel_id))
+                if per == 1:
+                    channel_id = -1001 - numbers[0] % _CHANNELS
+                    tx.publish(Event(_TOPIC, {"number": numbers[0]}, channel_id=channel_id))
+                else:
+                    tx.messages.save_batch([post(n, -1001 - n % _CHANNELS) for n in numbers])
                 return monotonic()
 
-        ticks = _Ticks(send, rate, heard)
+        # A message of every month, with ids that are none of ours: the partitions are there.
+        hybrid.messages.save_many(post(_OTHERS + n, -1) for n in range(1, 150_000, 1_440))
+        ticks = _Ticks(send, rate, heard, per)
         with _processes(
             partial(_relay, place.settings, polling),
             partial(_consume, place.settings, place.queue, told),
@@ -214,45 +229,47 @@ def _delivered(
 
 
 @contextmanager
-def _published(stand: Stand, *, name: str, rate: float) -> Iterator[Operation]:
+def _published(stand: Stand, *, name: str, rate: float, per: int) -> Iterator[Operation]:
     heard, told = multiprocessing.get_context("spawn").Pipe(duplex=False)
     mine = local()
     with _place(stand, name) as place:
 
-        def send(number: int) -> float:
+        def send(numbers: Sequence[int]) -> float:
             if not hasattr(mine, "channel"):
                 mine.connection = _connected(place.url)
                 mine.channel = mine.connection.channel()
-            message = amqp.Message(b"x" * 200, delivery_mode=2, message_id=str(number))
             began = monotonic()
-            mine.channel.basic_publish(
-                message, exchange=place.settings.exchange, routing_key=_TOPIC, mandatory=True
-            )
+            for number in numbers:
+                message = amqp.Message(b"x" * 200, delivery_mode=2, message_id=str(number))
+                mine.channel.basic_publish(
+                    message, exchange=place.settings.exchange, routing_key=_TOPIC, mandatory=True
+                )
             return began
 
-        ticks = _Ticks(send, rate, heard)
+        ticks = _Ticks(send, rate, heard, per)
         with _processes(partial(_take, place.url, place.queue, told)):
             yield Operation(call=_wait, inputs=ticks.inputs, tells=True)
         ticks.close()
 
 
-def _at(rate: int) -> Benchmark:
-    name = f"bench_latency_{rate}"
+def _at(rate: int, per: int = 1) -> Benchmark:
+    tens = "-in-tens" if per == 10 else ""
+    name = f"bench_latency_{rate}_{per}"
     return Benchmark(
-        id=f"latency-{rate}",
-        what=f"from commit to handler at {rate} events a second",
+        id=f"latency-{rate}{tens}",
+        what=f"from commit to handler at {rate} events a second, {per} in a transaction",
         contenders=(
-            Contender("events", Role.OURS, partial(_delivered, name=name, rate=rate)),
+            Contender("events", Role.OURS, partial(_delivered, name=name, rate=rate, per=per)),
             Contender(
                 "py-amqp to py-amqp",
                 Role.LIMIT,
-                partial(_published, name=f"{name}_raw", rate=rate),
+                partial(_published, name=f"{name}_raw", rate=rate, per=per),
                 needs=_AMQP,
             ),
             Contender(
                 "polling once a second",
                 Role.ALTERNATIVE,
-                partial(_delivered, name=f"{name}_polling", rate=rate, polling=1.0),
+                partial(_delivered, name=f"{name}_polling", rate=rate, per=per, polling=1.0),
             ),
         ),
         plan=Plan(rounds=5, calls=10 * rate, warmup=2 * rate),
@@ -261,4 +278,4 @@ def _at(rate: int) -> Benchmark:
     )
 
 
-ROWS = (_at(50), _at(500))
+ROWS = (_at(50), _at(500), _at(500, per=10))

@@ -75,10 +75,11 @@ def test_a_lost_master_is_no_error_and_nothing_is_lost_to_it_when_it_returns(
         assert lost == []
         assert new.ask("GET", "sleeper") == b"after"
         assert directory(client).view().epoch == 2
-        # Callers hear of the promotion at once: 12 to 64 ms later in 12 failovers. Sentinel's own
+        # Callers hear of the promotion at once: 12 to 64 ms later in 12 failovers,
+        # 211 once beside other tests. Sentinel's own
         # part is up to 2.45 s after a SIGSTOP: a ping each 1.1 s, then down-after, then a vote. It
         # can take longer on a busy machine, and only then may we.
-        assert longest < promoted + 0.2
+        assert longest < promoted + 0.5
         if promoted < DOWN_AFTER + 1.5 - 0.1:
             assert longest < DOWN_AFTER + 1.5
 

@@ -15,7 +15,7 @@ from servers.stack import NativeStack
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("benchmarks")]
 
-BRIEFLY = Plan(rounds=2, calls=2, warmup=2)
+BRIEFLY = Plan(rounds=2, calls=1, warmup=1)
 # Those of whole processes take their time, and depend on nothing that may change inside.
 BRIEF = [each for each in rows.ALL if each not in processes.ROWS]
 

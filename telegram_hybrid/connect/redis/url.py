@@ -111,11 +111,12 @@ def _problem_of(url: str) -> str | None:
 
 
 def _sentinels(url: str) -> Target:
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        raise _Malformed(f"is malformed; {_SENTINEL_FORM}") from None
-    user, _, hosts = parts.netloc.rpartition("@")
+    # Several hosts are no host to urlsplit, which since 2025 refuses [::1] behind another one.
+    place, slash, rest = url.removeprefix(f"{SENTINEL_SCHEME}://").partition("/")
+    if not slash:
+        raise _Malformed(f"names no master; {_SENTINEL_FORM}")
+    parts = urlsplit(f"/{rest}")
+    user, _, hosts = place.rpartition("@")
     name, _, database = parts.path.strip("/").partition("/")
     if not name:
         raise _Malformed(f"names no master; {_SENTINEL_FORM}")

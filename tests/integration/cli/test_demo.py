@@ -86,6 +86,8 @@ def test_ctrl_c_is_one_line_and_130(write_export: Callable[..., Path]) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell's background job, as these tests may be, ignores interrupts, and hands that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     # Not while it imports: Python drops an interrupt that comes in a callback of its import locks.
     tasks = Path(f"/proc/{process.pid}/task")

@@ -118,7 +118,9 @@ class Owner:
 
 def interpreter(user: str | None) -> tuple[str, str]:
     """Return a Python that `user` may run, and the PYTHONPATH it needs."""
-    packages = [str(Path(telegram_hybrid.__file__).parents[1]), *site.getsitepackages()]
+    # Debian's Python names directories that are not there.
+    places = filter(os.path.isdir, site.getsitepackages())
+    packages = [str(Path(telegram_hybrid.__file__).parents[1]), *places]
     if user is None:
         return sys.executable, os.pathsep.join(packages)
     version = f"python3.{sys.version_info.minor}"

@@ -100,8 +100,7 @@ class Store:
 
         A tombstone alone does not tell: a later write may have raised it past what is owed.
         """
-        told: dict[int, int] = {}
-        channels = list(heads)
+        told, channels = dict[int, int](), list(heads)
         try:
             for at in range(0, len(channels) if self.gate.reachable else 0, _STEP):
                 some = channels[at : at + _STEP]

@@ -1,4 +1,4 @@
-"""consume and latency: from the queue into a handler's transaction, and from commit to handler."""
+"""consume: from the queue into a handler's transaction, with the inbox and without."""
 
 from __future__ import annotations
 

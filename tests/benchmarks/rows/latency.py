@@ -1,9 +1,9 @@
 """latency: from commit to handler at a given rate; writers, relay and consumer are processes.
 
 The clock starts before COMMIT is sent, so that the commit is in it. A transaction publishes one
-event of its own, or, in the row "in tens", saves ten messages. The limit publishes to
-the same queue with py-amqp and takes with py-amqp, and commits nothing. The alternative is our
-relay without wake-ups, looking once a second: what polling costs.
+event of its own, or, in the row "in tens", saves ten messages. The limit publishes to the same
+queue with py-amqp and takes with py-amqp, and commits nothing. The alternative is our relay without
+wake-ups, looking once a second: what polling costs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _TOPIC = "bench.ticked"
 _BIND = (_TOPIC, "telegram.channel.#")
 _CHANNELS = 50
 _WRITERS = 8
-_OTHERS = 1_500_000_000
+_OTHERS = 1_500_000_000  # above every number that is sent
 _BATCH = 20  # events that a consumer may handle in one transaction
 _AMQP = ("amqp",)
 #: Begins events with these numbers, and returns when they began (monotonic).
@@ -117,7 +117,7 @@ def _connected(url: str) -> amqp.Connection:
 class _Ticks:
     """Sends events at a rate, so many at a time, and knows when each arrived."""
 
-    def __init__(self, send: Send, rate: float, heard: Connection, per: int = 1) -> None:
+    def __init__(self, send: Send, rate: float, heard: Connection, per: int) -> None:
         self._send = send
         self._rate = rate
         self._per = per

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,19 +82,31 @@ class RedisHA:
 
     def start(self) -> None:
         """Start what does not run, and wait until they agree."""
-        for each in self.all:
-            each.spawn()
+        self.spawn()
         for each in self.all:
             each.wait()
         self.settle()
 
+    def spawn(self, seconds: float = 30.0) -> None:
+        """Start what does not run; the sentinels once every replica follows its master.
+
+        A sentinel asks a master for its replicas when it first meets it, and then every 10 s.
+        """
+        for each in self.nodes:
+            each.spawn()
+        for each in self.nodes:
+            each.wait()
+        wait(self._following, seconds, "the replicas did not follow")
+        for each in self.sentinels:
+            each.spawn()
+
     def settle(self, seconds: float = 30.0) -> None:
         """Wait until all sentinels know all nodes, nothing is down and the replicas follow."""
-        deadline = time.monotonic() + seconds
-        while not self._settled():
-            if time.monotonic() > deadline:
-                raise RuntimeError("the sentinels did not come to an agreement")
-            time.sleep(0.05)
+        wait(self._settled, seconds, "the sentinels did not come to an agreement")
+
+    def _following(self) -> bool:
+        roles = [each.ask("ROLE") for each in self.nodes]
+        return all(role[3] == b"connected" for role in roles if role[0] == b"slave")
 
     def _settled(self) -> bool:
         masters = set()
@@ -106,6 +118,14 @@ class RedisHA:
                 return False
             if said["num-slaves"] < len(self.nodes) - 1:
                 return False
-        roles = [each.ask("ROLE") for each in self.nodes]
-        states = [role[3] for role in roles if role[0] == b"slave"]
-        return len(masters) == 1 and states == [b"connected"] * (len(self.nodes) - 1)
+        replicas = len(self.nodes) - sum(each.is_master() for each in self.nodes)
+        return len(masters) == 1 and replicas == len(self.nodes) - 1 and self._following()
+
+
+def wait(condition: Callable[[], bool], seconds: float, failure: str) -> None:
+    """Wait until `condition` holds. Raises RuntimeError, saying `failure`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{failure} within {seconds:g} s")
+        time.sleep(0.05)

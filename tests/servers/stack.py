@@ -87,6 +87,9 @@ class NativeStack:
 
     def start(self, *some: Daemon) -> None:
         """Start these (all, if none is named) side by side, and wait until they serve."""
+        if not some:
+            self.rabbitmq.spawn()
+            self.redis.spawn()
         for each in some or self.daemons:
             each.spawn()
         for each in some or self.daemons:

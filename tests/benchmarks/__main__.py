@@ -17,7 +17,7 @@ from benchmarks.benchmark import Benchmark
 from benchmarks.figures import Result
 from benchmarks.machine import About, about, load, quiet
 from benchmarks.running import run, turns
-from benchmarks.stand import Stand
+from benchmarks.stand import Scale, Stand
 from benchmarks.table import markdown, remarks, show
 
 
@@ -51,7 +51,7 @@ def _run(chosen: list[Benchmark], begun: About) -> list[Result]:
     results = []
     columns = (TextColumn("{task.description:20}"), BarColumn(), TimeElapsedColumn())
     bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
-    with bar, Stand(quick=begun.quick) as stand:
+    with bar, Stand(Scale.QUICK if begun.quick else Scale.FULL) as stand:
         for each in chosen:
             plan = each.quick if begun.quick else each.plan
             task = bar.add_task(each.id, total=turns(each, plan))

@@ -6,9 +6,10 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import IntEnum
 from functools import cached_property
 from importlib.util import find_spec
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import msgspec
 import psycopg
@@ -20,6 +21,18 @@ from servers.stack import NativeStack
 from telegram_hybrid.hybrid import Hybrid, connect
 from telegram_hybrid.settings import Settings
 
+Number = TypeVar("Number", int, float)
+
+
+class Scale(IntEnum):
+    """How much a row does in a call."""
+
+    FULL = 0
+    #: For a first look.
+    QUICK = 1
+    #: So little that its time says nothing, and only that everybody does the work.
+    BRIEF = 2
+
 
 class Stand:
     """Starts a server when a benchmark first asks for it; ends them all with the block.
@@ -28,8 +41,8 @@ class Stand:
     stands in between, for us no more than for others.
     """
 
-    def __init__(self, *, quick: bool = False) -> None:
-        self.quick = quick
+    def __init__(self, scale: Scale = Scale.FULL) -> None:
+        self.scale = scale
         self._stack: NativeStack | None = None
 
     def __enter__(self) -> Self:
@@ -46,6 +59,15 @@ class Stand:
         self._stack = stack = NativeStack()
         stack.start(stack.postgres, stack.redis.nodes[0])
         return stack
+
+    def sized(self, sizes: tuple[Number, Number, Number]) -> Number:
+        """Of a full, a quick and a brief run's size, this run's."""
+        return sizes[self.scale]
+
+    def settle(self, seconds: float) -> None:
+        """Let pass what is not like the rest, if times are what the run is for."""
+        if self.scale is not Scale.BRIEF:
+            time.sleep(seconds)
 
     @property
     def database_url(self) -> str:
@@ -74,7 +96,7 @@ class Stand:
             connection.execute(f"DROP SCHEMA IF EXISTS {name} CASCADE")
         with delivery.stand(settings, self.broker_url) as at:
             at.consumer(lambda event, tx: None).declare()
-            time.sleep(4.0)  # a quorum queue's first seconds are not like the others
+            self.settle(4.0)  # a quorum queue's first seconds are not like the others
             yield at
 
     @property

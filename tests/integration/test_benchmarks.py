@@ -10,7 +10,7 @@ from benchmarks import rows
 from benchmarks.benchmark import Benchmark, Plan, Role
 from benchmarks.rows import processes
 from benchmarks.running import run, turns
-from benchmarks.stand import Stand
+from benchmarks.stand import Scale, Stand
 from servers.stack import NativeStack
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("benchmarks")]
@@ -24,7 +24,7 @@ BRIEF = [each for each in rows.ALL if each not in processes.ROWS]
 def stand() -> Iterator[Stand]:
     if missing := NativeStack.missing():
         pytest.skip(missing)
-    with Stand(quick=True) as servers:
+    with Stand(Scale.BRIEF) as servers:
         yield servers
 
 

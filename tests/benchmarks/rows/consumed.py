@@ -16,7 +16,7 @@ from sqlalchemy import text
 from benchmarks.benchmark import Aim, Benchmark, Contender, Operation, Plan, Role
 from benchmarks.stand import Stand
 
-_EVENTS, _FEW_EVENTS = 3_000, 500
+_EVENTS = (3_000, 500, 100)
 _PREFETCH = 50
 _AMQP = ("amqp", "kombu")
 
@@ -35,7 +35,7 @@ class _Place:
 def _queue(stand: Stand) -> Iterator[_Place]:
     with stand.delivery("bench_consume") as at:
         at.execute("CREATE TABLE {s}.effects (sequence bigint, channel_id bigint)")
-        yield _Place(at, _FEW_EVENTS if stand.quick else _EVENTS)
+        yield _Place(at, stand.sized(_EVENTS))
 
 
 def _consuming(consume: Consume) -> Callable[[_Place], AbstractContextManager[Operation]]:

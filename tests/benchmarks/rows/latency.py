@@ -60,7 +60,7 @@ def _place(stand: Stand, name: str) -> Iterator[_Place]:
         queue = f"{at.queue}.ticks"
         with connect(settings) as hybrid:
             hybrid.consume(print, queue=queue, bind=_BIND).declare()
-        sleep(4.0)  # a quorum queue's first seconds are not like the others
+        stand.settle(4.0)  # a quorum queue's first seconds are not like the others
         yield _Place(settings, queue)
 
 
@@ -182,7 +182,7 @@ def _wait(waiting: Future[float]) -> tuple[float, float]:
 
 
 @contextmanager
-def _processes(*targets: Callable[[Any], Any]) -> Iterator[None]:
+def _processes(stand: Stand, *targets: Callable[[Any], Any]) -> Iterator[None]:
     """Each in a process of its own, all ready."""
     context = multiprocessing.get_context("spawn")
     ready = context.Semaphore(0)
@@ -193,7 +193,7 @@ def _processes(*targets: Callable[[Any], Any]) -> Iterator[None]:
         for _ in children:
             if not ready.acquire(timeout=60):
                 raise RuntimeError("a process does not begin")
-        sleep(1.0)
+        stand.settle(1.0)
         yield
     finally:
         for each in children:
@@ -221,6 +221,7 @@ def _delivered(
         hybrid.messages.save_many(post(_OTHERS + n, -1) for n in range(1, 150_000, 1_440))
         ticks = _Ticks(send, rate, heard, per)
         with _processes(
+            stand,
             partial(_relay, place.settings, polling),
             partial(_consume, place.settings, place.queue, told),
         ):
@@ -247,7 +248,7 @@ def _published(stand: Stand, *, name: str, rate: float, per: int) -> Iterator[Op
             return began
 
         ticks = _Ticks(send, rate, heard, per)
-        with _processes(partial(_take, place.url, place.queue, told)):
+        with _processes(stand, partial(_take, place.url, place.queue, told)):
             yield Operation(call=_wait, inputs=ticks.inputs, tells=True)
         ticks.close()
 

@@ -16,7 +16,7 @@ import exports
 from benchmarks.benchmark import Aim, Benchmark, Contender, Operation, Plan, Role
 from benchmarks.stand import Stand
 
-_FEW, _MANY, _MANY_IN_A_HURRY = 10_000, 1_000_000, 50_000
+_FEW, _MANY = 10_000, (1_000_000, 50_000, 50_000)
 _DRIVERS = ("sqlalchemy", "redis", "hiredis", "psycopg", "kombu", "msgspec", "attrs", "tenacity")
 _IMPORT = """
 from time import perf_counter, process_time
@@ -129,14 +129,14 @@ def _peak_of_import(path: Path) -> tuple[float, float]:
 # the file.
 MEMORY = Benchmark(
     id="memory",
-    what=f"peak memory of importing {_MANY:,} messages ({_MANY_IN_A_HURRY:,} with --quick), "
+    what=f"peak memory of importing {_MANY[0]:,} messages ({_MANY[1]:,} with --quick), "
     f"beside {_FEW:,}",
     unit="B",
     contenders=(
         Contender(
             "the larger import",
             Role.OURS,
-            _peaks(lambda stand: _MANY_IN_A_HURRY if stand.quick else _MANY),
+            _peaks(lambda stand: stand.sized(_MANY)),
         ),
         Contender("the smaller import", Role.LIMIT, _peaks(lambda stand: _FEW)),
     ),

@@ -29,9 +29,9 @@ from telegram_hybrid.schema.postgres.tables import SHARDS
 
 _CHANNELS = 200
 _BODY = 1000
-_EVENTS, _FEW_EVENTS = 20_000, 5_000
-_BACKLOG, _BACKLOG_IN_A_HURRY, _SMALL_BACKLOG = 1_000_000, 50_000, 10_000
-_HELD, _HELD_IN_A_HURRY = 300.0, 1.0
+_EVENTS = (20_000, 5_000, WINDOW + 200)
+_BACKLOG, _SMALL_BACKLOG = (1_000_000, 50_000, 2_000), (10_000, 10_000, 1_000)
+_HELD = (300.0, 1.0, 0.1)
 _AMQP = ("amqp", "kombu")
 
 _FILL = """
@@ -51,6 +51,8 @@ class _Place:
     at: delivery.Stand
     there: delivery.Stand
     events: int
+    #: Of a small backlog.
+    few: int = 0
     #: Seconds for which a snapshot is held.
     held: float = 0.0
 
@@ -58,9 +60,8 @@ class _Place:
 def _around(name: str, seconds: float = 0.0) -> Callable[[Stand], AbstractContextManager[_Place]]:
     @contextmanager
     def around(stand: Stand) -> Iterator[_Place]:
-        events = _FEW_EVENTS if stand.quick else _EVENTS
         with stand.delivery(name) as at, _further(at, seconds) as there:
-            yield _Place(at, there, events)
+            yield _Place(at, there, stand.sized(_EVENTS))
 
     return around
 
@@ -261,10 +262,7 @@ def under_a_snapshot(at: delivery.Stand, events: int, *, seconds: float) -> tupl
 @contextmanager
 def _snapshots(stand: Stand) -> Iterator[_Place]:
     with stand.delivery("bench_snapshot") as at:
-        if stand.quick:
-            yield _Place(at, at, _FEW_EVENTS, _HELD_IN_A_HURRY)
-        else:
-            yield _Place(at, at, _EVENTS, _HELD)
+        yield _Place(at, at, stand.sized(_EVENTS), held=stand.sized(_HELD))
 
 
 def _held(place: _Place) -> AbstractContextManager[Operation]:
@@ -273,7 +271,7 @@ def _held(place: _Place) -> AbstractContextManager[Operation]:
 
 RELAY_SNAPSHOT = Benchmark(
     id="relay-snapshot",
-    what=f"the same at the end of {_HELD:.0f} seconds ({_HELD_IN_A_HURRY:.0f} with --quick) of work"
+    what=f"the same at the end of {_HELD[0]:.0f} seconds ({_HELD[1]:.0f} with --quick) of work"
     " during which another session held a snapshot, beside no such session",
     contenders=(
         Contender("a snapshot is held", Role.OURS, _held),
@@ -289,16 +287,16 @@ RELAY_SNAPSHOT = Benchmark(
 @contextmanager
 def _backlogs(stand: Stand) -> Iterator[_Place]:
     with stand.delivery("bench_backlog") as at:
-        yield _Place(at, at, _BACKLOG_IN_A_HURRY if stand.quick else _BACKLOG)
+        yield _Place(at, at, stand.sized(_BACKLOG), few=stand.sized(_SMALL_BACKLOG))
 
 
 RELAY_BACKLOG = Benchmark(
     id="relay-backlog",
-    what=f"an event of a backlog of {_BACKLOG:,} ({_BACKLOG_IN_A_HURRY:,} with --quick),"
-    f" beside one of {_SMALL_BACKLOG:,}",
+    what=f"an event of a backlog of {_BACKLOG[0]:,} ({_BACKLOG[1]:,} with --quick),"
+    f" beside one of {_SMALL_BACKLOG[0]:,}",
     contenders=(
         Contender("the large backlog", Role.OURS, _delivering(relayed)),
-        Contender("the small backlog", Role.LIMIT, _delivering(relayed, lambda _: _SMALL_BACKLOG)),
+        Contender("the small backlog", Role.LIMIT, _delivering(relayed, lambda at: at.few)),
     ),
     plan=Plan(rounds=3, calls=1, warmup=0),
     quick=Plan(rounds=1, calls=1, warmup=0),

@@ -39,7 +39,7 @@ def _one(_: Stand) -> int:
 
 
 def _many(stand: Stand) -> int:
-    return _BATCH if stand.quick else 5 * _BATCH
+    return stand.sized((5 * _BATCH, _BATCH, _BATCH))
 
 
 def _fresh(count: int) -> Callable[[int], list[list[Message]]]:

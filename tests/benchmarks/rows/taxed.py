@@ -25,7 +25,7 @@ from telegram_hybrid.hybrid import Hybrid
 _PSYCOPG = ("psycopg", "psycopg-binary")
 _DAY = 1_440  # posts: one a minute
 #: Transactions of each writer in a call, so that starting the threads counts for little.
-_EACH = 5
+_EACH = (5, 5, 1)
 #: Below every channel that the writers write to, one each.
 _FIRST_CHANNEL = -2000
 
@@ -98,23 +98,24 @@ def _opened(writers: int, schema: str, taxed: Taxed) -> Any:
         with ExitStack() as stack:
             heard = stack.enter_context(stand.hybrid(f"heard_{schema}"))
             made = stack.enter_context(stand.hybrid(schema))
-            for each in (heard, made):
-                each.messages.save_many(post(n, -1) for n in range(1, 150_000, _DAY))
+            for hybrid in (heard, made):
+                hybrid.messages.save_many(post(n, -1) for n in range(1, 150_000, _DAY))
             connections = [
                 stack.enter_context(stand.psycopg(prepared=False)) for _ in range(writers)
             ]
             pool = stack.enter_context(ThreadPoolExecutor(writers))
+            each = stand.sized(_EACH)
             last = 0
 
             def inputs(calls: int) -> list[Load]:
                 nonlocal last
-                last += calls * _EACH
-                first = last - calls * _EACH + 1
+                last += calls * each
+                first = last - calls * each + 1
                 return [
                     [
                         [
-                            taxed(_heard(heard, schema, first + call * _EACH + n, writer))
-                            for n in range(_EACH)
+                            taxed(_heard(heard, schema, first + call * each + n, writer))
+                            for n in range(each)
                         ]
                         for writer in range(writers)
                     ]
@@ -124,7 +125,7 @@ def _opened(writers: int, schema: str, taxed: Taxed) -> Any:
             yield Operation(
                 call=lambda load: list(pool.map(_write, connections, load)),
                 inputs=inputs,
-                per=writers * _EACH,
+                per=writers * each,
             )
             with stand.psycopg() as connection:
                 (found,) = connection.execute(

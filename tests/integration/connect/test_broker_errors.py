@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import attrs
 import pytest
 import trustme
 from servers.ports import free_ports
@@ -140,30 +141,75 @@ def test_a_malformed_address_names_the_setting(rest: str):
     assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 
 
-def test_an_expired_certificate_names_host_and_setting(own_stack: NativeStack, tmp_path: Path):
+@attrs.frozen
+class Secured:
+    """A RabbitMQ that speaks TLS on a second port, with a certificate that `show` changes.
+
+    Its user may enter RabbitMQ's own virtual host "/", too.
+    """
+
+    stack: NativeStack
+    authority: trustme.CA
+    port: int
+
+    @property
+    def server(self) -> RabbitMQ:
+        return self.stack.rabbitmq
+
+    @property
+    def folder(self) -> Path:
+        return self.stack.folder / "rabbitmq"
+
+    @property
+    def url(self) -> str:
+        """Over TLS, and only if the certificate is of the authority."""
+        url = self.server.url.replace("amqp:", "amqps:")
+        root = self.folder / "root.pem"
+        return f"{url.replace(str(self.server.port), str(self.port))}?cacertfile={root}"
+
+    def show(self, certificate: trustme.LeafCert) -> None:
+        """Show this one from now on."""
+        (self.folder / "certificate.pem").write_bytes(certificate.cert_chain_pems[0].bytes())
+        (self.folder / "key.pem").write_bytes(certificate.private_key_pem.bytes())
+        if self.server.running:
+            self.server.control("eval", "ssl:clear_pem_cache().")
+
+
+@pytest.fixture(scope="module")
+def secured() -> Iterator[Secured]:
+    if missing := NativeStack.missing():
+        pytest.skip(missing)
+    with NativeStack() as stack:
+        (port,) = free_ports(1)
+        secured = Secured(stack, trustme.CA(), port)
+        secured.authority.cert_pem.write_to_path(str(secured.folder / "root.pem"))
+        stack.add(
+            "rabbitmq/rabbitmq.conf",
+            f"listeners.ssl.1 = 127.0.0.1:{port}",
+            f"ssl_options.certfile = {secured.folder / 'certificate.pem'}",
+            f"ssl_options.keyfile = {secured.folder / 'key.pem'}",
+            "ssl_options.verify = verify_none",
+        )
+        definitions = "rabbitmq/definitions.json"
+        may = '{"user": "telegram", "vhost": "/", "configure": "", "write": "", "read": ""}, '
+        stack.replace(definitions, '{"name": "telegram"}', '{"name": "telegram"}, {"name": "/"}')
+        stack.replace(definitions, '"permissions": [\n    {', f'"permissions": [\n    {may}{{')
+        secured.show(secured.authority.issue_cert("127.0.0.1"))
+        stack.start(stack.rabbitmq)
+        yield secured
+
+
+# One worker of xdist: RabbitMQ takes seconds to start.
+@pytest.mark.xdist_group("broker-secured")
+def test_an_expired_certificate_names_host_and_setting(secured: Secured):
     """Broken on purpose: with verify_none the same server, the same certificate, is let in."""
-    authority = trustme.CA()
     past = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
-    expired = authority.issue_cert("127.0.0.1", not_before=past, not_after=past.replace(day=2))
-    valid = authority.issue_cert("127.0.0.1")
-    root = tmp_path / "root.pem"
-    authority.cert_pem.write_to_path(str(root))
-    files, server = own_stack.folder / "rabbitmq", own_stack.rabbitmq
-    (port,) = free_ports(1)
-    own_stack.add(
-        "rabbitmq/rabbitmq.conf",
-        f"listeners.ssl.1 = 127.0.0.1:{port}",
-        f"ssl_options.certfile = {files / 'certificate.pem'}",
-        f"ssl_options.keyfile = {files / 'key.pem'}",
-        "ssl_options.verify = verify_none",
-    )
-    url = server.url.replace("amqp:", "amqps:").replace(str(server.port), str(port))
-    url = f"{url}?cacertfile={root}"
+    until = past.replace(day=2)
+    expired = secured.authority.issue_cert("127.0.0.1", not_before=past, not_after=until)
+    valid = secured.authority.issue_cert("127.0.0.1")
+    url = secured.url
     for certificate, accepted in ((expired, False), (valid, True)):
-        server.stop()
-        (files / "certificate.pem").write_bytes(certificate.cert_chain_pems[0].bytes())
-        (files / "key.pem").write_bytes(certificate.private_key_pem.bytes())
-        server.start()
+        secured.show(certificate)
         close_quietly(open_broker(f"{url}&verify=verify_none"))
         if accepted:
             close_quietly(open_broker(url))
@@ -172,7 +218,7 @@ def test_an_expired_certificate_names_host_and_setting(own_stack: NativeStack, t
             continue
         error, _ = refusal(url)
         assert not isinstance(error, BrokerUnavailable)
-        assert f"broker at 127.0.0.1:{port}" in str(error)
+        assert f"broker at 127.0.0.1:{secured.port}" in str(error)
         assert "certificate has expired" in str(error)
         assert "cacertfile" in str(error)
 
@@ -207,15 +253,11 @@ def test_a_broker_that_stops_answering_is_left_within_3_seconds(rabbitmq: Rabbit
     assert took < 3.0
 
 
-def test_percent_encoded_parts_are_decoded(own_stack: NativeStack):
+@pytest.mark.xdist_group("broker-secured")
+def test_percent_encoded_parts_are_decoded(secured: Secured):
     # As deployed, and with RabbitMQ's own virtual host "/".
-    definitions = "rabbitmq/definitions.json"
-    may = '{"user": "telegram", "vhost": "/", "configure": "", "write": "", "read": ""}, '
-    own_stack.replace(definitions, '{"name": "telegram"}', '{"name": "telegram"}, {"name": "/"}')
-    own_stack.replace(definitions, '"permissions": [\n    {', f'"permissions": [\n    {may}{{')
-    own_stack.start(own_stack.rabbitmq)
-    password = own_stack.env["TELEGRAM_RABBITMQ_PASSWORD"]
-    place = f"t%65legram:%{ord(password[0]):02x}{password[1:]}@127.0.0.1:{own_stack.rabbitmq.port}"
+    password = secured.stack.env["TELEGRAM_RABBITMQ_PASSWORD"]
+    place = f"t%65legram:%{ord(password[0]):02x}{password[1:]}@127.0.0.1:{secured.server.port}"
     hosts = dict.fromkeys(["/%2F", "/%2f", "", "/"], "/") | {"/t%65legram": "telegram"}
     for written, meant in hosts.items():
         connection = open_broker(f"amqp://{place}{written}")

@@ -328,6 +328,7 @@ def test_a_replica_that_lags_is_passed_over_until_it_has_caught_up(ha: RedisHA, 
         time.sleep(0.6)
         assert one.port in ports_of(reader, 1.0)
     proxy.close()
+    one.ask("REPLICAOF", master.host, master.port)  # the sentinels would do it in 10 s
     ha.settle()
 
 

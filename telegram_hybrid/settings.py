@@ -16,9 +16,10 @@ _NAME = re.compile(r"[a-z_][a-z0-9_]{0,47}")
 _HOST = r"(\[[0-9A-Za-z:.%]+\]|[^:;,\[\]]*)(:[0-9]{0,5})?"
 _HOSTS = re.compile(f"{_HOST}(,{_HOST})*")
 _QUERY = re.compile(r"[^=&]+=[^&]*(&[^=&]+=[^&]*)*")
+_NO, _YES = ("0", "false", "no"), ("1", "true", "yes")
 _EXCHANGE = re.compile(r"[A-Za-z0-9_.:-]{1,200}")
 _DATABASE_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
-_REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+socket", "redis+sentinel")
+_REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel")
 #: The least seconds for which a queue may be told to remember what it has dealt with. That exceeds
 #: the longest redelivery, which is of an event whose consumer hangs: RabbitMQ takes it back after
 #: `consumer_timeout`, 30 minutes by default.
@@ -190,9 +191,9 @@ class Settings:
 
         With TELEGRAM_REDIS_SENTINELS (host:port,...) the master of TELEGRAM_REDIS_MASTER_NAME
         (default telegram-redis) is used, and TELEGRAM_REDIS_HOST only when no sentinel answers.
-        For the sentinels themselves: TELEGRAM_REDIS_SENTINEL_USER/PASSWORD/TLS/CA; for the nodes
-        TELEGRAM_REDIS_TLS/CA besides the parts above; TELEGRAM_REDIS_ADDRESS_MAP
-        (announced:port=reachable:port,...) translates what they say of each other.
+        For the sentinels themselves: TELEGRAM_REDIS_SENTINEL_USER/PASSWORD/TLS/CA;
+        TELEGRAM_REDIS_ADDRESS_MAP (announced:port=reachable:port,...) translates what servers say
+        of each other. TELEGRAM_REDIS_TLS/CA is for the data's servers, with and without sentinels.
 
         The names of what is ours: TELEGRAM_DB_SCHEMA, TELEGRAM_REDIS_PREFIX and
         TELEGRAM_RABBITMQ_EXCHANGE; lives of cached values in seconds:
@@ -214,7 +215,7 @@ class Settings:
             pooler_url=env.get("TELEGRAM_PGBOUNCER_URL") or _pooler(env, database),
             redis_url=env.get("TELEGRAM_REDIS_URL")
             or _from_sentinels(env)
-            or _from_parts(env, "redis", "TELEGRAM_REDIS", 6379, path="0"),
+            or _from_one_redis(env),
             broker_url=env.get("TELEGRAM_BROKER_URL")
             or _from_parts(
                 env,
@@ -251,6 +252,23 @@ def _ours(env: Mapping[str, str]) -> dict[str, Any]:
     return found
 
 
+def _from_one_redis(env: Mapping[str, str]) -> str | None:
+    tls = _tls(env, "TELEGRAM_REDIS")
+    url = _from_parts(env, "rediss" if tls else "redis", "TELEGRAM_REDIS", 6379, path="0")
+    authority = env.get("TELEGRAM_REDIS_CA") if tls else None
+    return f"{url}?{urlencode({'ssl_ca_certs': authority})}" if url and authority else url
+
+
+def _tls(env: Mapping[str, str], prefix: str) -> bool:
+    """Whether `prefix`_TLS asks for TLS; what is not understood must not mean no."""
+    text = env.get(f"{prefix}_TLS", "")
+    if text.lower() not in ("", *_NO, *_YES):
+        raise ConfigurationError(f"{prefix}_TLS: {text!r} is neither true nor false")
+    if env.get(f"{prefix}_CA") and text.lower() not in _YES:
+        raise ConfigurationError(f"{prefix}_CA is there, but no TLS: set {prefix}_TLS=true")
+    return text.lower() in _YES
+
+
 def _from_sentinels(env: Mapping[str, str]) -> str | None:
     sentinels = env.get("TELEGRAM_REDIS_SENTINELS")
     if not sentinels:
@@ -260,9 +278,9 @@ def _from_sentinels(env: Mapping[str, str]) -> str | None:
         "direct": urlsplit(direct).netloc.rpartition("@")[2] if direct else None,
         "sentinel_username": env.get("TELEGRAM_REDIS_SENTINEL_USER"),
         "sentinel_password": env.get("TELEGRAM_REDIS_SENTINEL_PASSWORD"),
-        "tls": env.get("TELEGRAM_REDIS_TLS"),
+        "tls": "true" if _tls(env, "TELEGRAM_REDIS") else None,
         "ssl_ca_certs": env.get("TELEGRAM_REDIS_CA"),
-        "sentinel_tls": env.get("TELEGRAM_REDIS_SENTINEL_TLS"),
+        "sentinel_tls": "true" if _tls(env, "TELEGRAM_REDIS_SENTINEL") else None,
         "sentinel_ssl_ca_certs": env.get("TELEGRAM_REDIS_SENTINEL_CA"),
         "map": env.get("TELEGRAM_REDIS_ADDRESS_MAP"),
     }

@@ -83,6 +83,20 @@ def test_sentinels_become_one_url_with_the_direct_host_as_its_fallback() -> None
     assert named.redis_url == "redis+sentinel://s1/news/0"
 
 
+def test_tls_is_for_a_single_redis_too() -> None:
+    # Seen to fail: without sentinels the variables were passed over, and the password went in clear.
+    tls = {"TELEGRAM_REDIS_TLS": "Yes", "TELEGRAM_REDIS_CA": "/etc/ca&1.pem"}
+    alone = Settings.from_env(PARTS | tls)
+    assert alone.redis_url == "rediss://:hush@[::1]:6379/0?ssl_ca_certs=%2Fetc%2Fca%261.pem"
+    assert Settings.from_env(PARTS | {"TELEGRAM_REDIS_TLS": "no"}).redis_url == (
+        "redis://:hush@[::1]:6379/0"
+    )
+    many = Settings.from_env(PARTS | tls | {"TELEGRAM_REDIS_SENTINELS": "s1"})
+    assert many.redis_url is not None
+    assert "tls=true&ssl_ca_certs=%2Fetc%2Fca%261.pem" in many.redis_url
+    assert "sentinel_tls" not in many.redis_url
+
+
 def test_no_secret_is_in_the_repr() -> None:
     # Broken on purpose: without repr=_masked on broker_url this finds "hush".
     shown = repr(Settings.from_env(PARTS))
@@ -147,6 +161,9 @@ def test_a_password_in_the_query_is_neither_in_the_repr_nor_in_the_engine_s() ->
         ({"TELEGRAM_DB_HOST": "db", "TELEGRAM_INBOX_WINDOW": "3599"}, "inbox_window"),
         ({"TELEGRAM_DB_HOST": "db", "TELEGRAM_INBOX_WINDOW": "nan"}, "inbox_window"),
         ({"TELEGRAM_DB_HOST": "db", "TELEGRAM_REDIS_URL": "localhost:6379"}, "redis_url"),
+        ({"TELEGRAM_DB_HOST": "db", "TELEGRAM_REDIS_URL": "redis+socket:///r.sock"}, "redis_url"),
+        ({"TELEGRAM_DB_HOST": "db", "TELEGRAM_REDIS_TLS": "maybe"}, "TELEGRAM_REDIS_TLS"),
+        ({"TELEGRAM_DB_HOST": "db", "TELEGRAM_REDIS_CA": "/ca.pem"}, "TELEGRAM_REDIS_TLS=true"),
     ],
 )
 def test_a_wrong_setting_is_named(environment: dict[str, str], named: str) -> None:

@@ -213,9 +213,7 @@ class Settings:
         return cls(
             database_url=database,
             pooler_url=env.get("TELEGRAM_PGBOUNCER_URL") or _pooler(env, database),
-            redis_url=env.get("TELEGRAM_REDIS_URL")
-            or _from_sentinels(env)
-            or _from_one_redis(env),
+            redis_url=env.get("TELEGRAM_REDIS_URL") or _from_sentinels(env) or _from_one_redis(env),
             broker_url=env.get("TELEGRAM_BROKER_URL")
             or _from_parts(
                 env,

@@ -84,7 +84,7 @@ def test_sentinels_become_one_url_with_the_direct_host_as_its_fallback() -> None
 
 
 def test_tls_is_for_a_single_redis_too() -> None:
-    # Seen to fail: without sentinels the variables were passed over, and the password went in clear.
+    # Seen to fail: without sentinels they were passed over, and the password went in clear.
     tls = {"TELEGRAM_REDIS_TLS": "Yes", "TELEGRAM_REDIS_CA": "/etc/ca&1.pem"}
     alone = Settings.from_env(PARTS | tls)
     assert alone.redis_url == "rediss://:hush@[::1]:6379/0?ssl_ca_certs=%2Fetc%2Fca%261.pem"

@@ -188,8 +188,8 @@ class Pool(ConnectionPool):
             raise NotConnected(f"Redis at {self._place_name}: {error}") from error
         except HybridError:
             raise
-        except _BROKEN as error:
-            detail, permanent = explain(error)
+        except (redis.RedisError, OSError) as error:
+            detail, permanent = explain(error, self.connection_kwargs)
             kind = Misconfigured if permanent else NotConnected
             raise kind(f"Redis at {self._place_name}: {detail}") from error
 

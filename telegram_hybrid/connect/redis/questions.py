@@ -124,14 +124,18 @@ class Questions:
             return NoAnswer(address, Silence.REFUSED, f"its user may not ask: {error}")
         except ResponseError as error:
             text = str(error)
+            if text.startswith("DENIED"):  # protected mode: no password, and we are not local
+                return NoAnswer(address, Silence.REFUSED, text.split(",")[0])
             unknown = "no such master" in text.lower()
             reason = Silence.UNKNOWN_MASTER if unknown else Silence.NOT_A_SENTINEL
             return NoAnswer(address, reason, "" if unknown else text.split(",")[0])
         except (TypeError, ValueError) as error:
             return NoAnswer(address, Silence.NOT_A_SENTINEL, str(error))
         except (RedisError, OSError) as error:
-            detail, permanent = explain(error)
-            detail = detail.partition(": check")[0]  # that names the nodes' settings
+            detail, permanent = explain(error, self._target.sentinel_options)
+            detail, _, words = detail.partition(": check")  # which names the nodes' settings
+            if "_HOST" in words:
+                detail += ": check TELEGRAM_REDIS_SENTINELS or the URL's hosts"
             reason = Silence.REFUSED if permanent else Silence.UNREACHABLE
             return NoAnswer(address, reason, detail)
 
@@ -139,7 +143,7 @@ class Questions:
         try:
             return parse_role(_call(connection, ("ROLE",))[0], self._target.address_map)
         except (RedisError, OSError, TypeError, ValueError) as error:
-            detail, permanent = explain(error)
+            detail, permanent = explain(error, self._target.options)
             slow = isinstance(error, redis.TimeoutError | TimeoutError)
             return NoRole(detail, permanent, slow=slow)
 

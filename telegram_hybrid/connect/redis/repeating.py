@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import redis
-from redis.exceptions import BusyLoadingError, MasterDownError, ReadOnlyError, RedisError
+from redis.exceptions import RedisError
 
-from telegram_hybrid.connect.redis.failures import Misconfigured, NotConnected
+from telegram_hybrid.connect.redis.failures import REFUSALS, Misconfigured, NotConnected
 from telegram_hybrid.schema.redis.scripts import FILL, INVALIDATE, LEASE
 
 _READS = """
@@ -35,9 +35,6 @@ _CONDITIONS = frozenset({"NX", "XX", "GT", "LT", "GET", "INCR", "CH", "IFEQ", "I
 _OPTIONS_FROM = {"SET": 3, "ZADD": 2, "EXPIRE": 3, "PEXPIRE": 3, "EXPIREAT": 3, "PEXPIREAT": 3}
 _SCRIPTS = frozenset({script.sha for script in (LEASE, FILL, INVALIDATE)})
 _TEXTS = frozenset({script.text for script in (LEASE, FILL, INVALIDATE)})
-
-#: The server says that it did not perform the command, and another or the same one soon will.
-REFUSALS = (ReadOnlyError, BusyLoadingError, MasterDownError)
 
 
 def is_repeatable(command: Sequence[Any]) -> bool:

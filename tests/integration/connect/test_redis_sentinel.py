@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import re
 import shutil
+import socketserver
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -179,6 +181,51 @@ def test_an_unresolvable_host(url: str) -> None:
     told = refusal(url, NotConnected)
     assert "nowhere.invalid:" in told
     assert "cannot be resolved" in told
+    # Seen to fail for sentinels, whose error named TELEGRAM_REDIS_HOST alone.
+    setting = "TELEGRAM_REDIS_SENTINELS" if "sentinel" in url else "TELEGRAM_REDIS_URL or _HOST"
+    assert setting in told
+
+
+def test_a_name_that_the_sentinels_announce_and_nobody_resolves(ha: RedisHA, url: str) -> None:
+    # As on the host of containers. Seen to fail: it told to check TELEGRAM_REDIS_HOST.
+    port = ha.nodes[0].port
+    told = refusal(f"{url}&map=localhost:{port}=redis-master.invalid:{port}", NotConnected)
+    assert f"redis-master.invalid:{port}" in told
+    assert "cannot be resolved" in told
+    assert "_ADDRESS_MAP" in told
+
+
+@pytest.mark.parametrize("way", ["alone", "behind sentinels"])
+def test_a_database_that_is_not_there(ha: RedisHA, url: str, way: str) -> None:
+    # Seen to fail: redis-py's own ResponseError, which names neither host nor setting.
+    if way == "alone":
+        url = f"redis://:{ha.password}@{ha.nodes[0].address}/0"
+    told = refusal(re.sub(r"/0(?=\?|$)", "/99", url))
+    assert ha.nodes[0].address in told or MASTER_NAME in told
+    assert "DB index is out of range" in told
+    assert "TELEGRAM_REDIS_URL" in told
+
+
+@pytest.mark.parametrize(
+    "said", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"-DENIED protected mode\r\n"]
+)
+@pytest.mark.parametrize("scheme", ["redis", "redis+sentinel"])
+def test_a_port_that_says_something_else(said: bytes, scheme: str) -> None:
+    # Seen to fail: redis-py's InvalidResponse and ResponseError, which no caller expects, and a
+    # sentinel in protected mode, the default of Redis' image, was called a plain Redis.
+    class Says(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(65536)
+            self.request.sendall(said)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Says) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        place = f"127.0.0.1:{server.server_address[1]}"
+        told = refusal(f"{scheme}://:hunter42@{place}/{'0' if scheme == 'redis' else 'name/0'}")
+        server.shutdown()
+    assert place in told
+    assert "is no Redis" in told if said.startswith(b"HTTP") else "DENIED" in told
+    assert "plain Redis" not in told
     assert "TELEGRAM_REDIS_" in told
 
 

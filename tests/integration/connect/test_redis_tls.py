@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import shutil
 import socket
 import threading
@@ -119,6 +120,20 @@ def test_an_unknown_authority_of_the_sentinels(start: Start) -> None:
     assert sentinel in told
     assert "certificate was refused" in told
     assert "_SENTINEL_TLS/CA" in told
+
+
+@pytest.mark.parametrize("whose", ["the nodes", "the sentinels"])
+def test_a_file_of_authorities_that_is_not_there(start: Start, whose: str) -> None:
+    # Seen to fail: "No such file or directory" of which file nobody knew, after five seconds.
+    sentinel = start("valid.pem", "valid.pem")
+    good, prefix = f"{NODES}&{SENTINELS}", "" if whose == "the nodes" else "sentinel_"
+    name = f"{prefix}ssl_ca_certs="
+    bad = re.sub(rf"(?<=&){name}[^&]*", f"{name}/nowhere/ca.pem", good)
+    assert bad != good
+    told = refusal(url(sentinel, bad))
+    assert "ssl_ca_certs=/nowhere/ca.pem cannot be read" in told
+    assert (start.node if whose == "the nodes" else sentinel) in told
+    assert ("TELEGRAM_REDIS_CA" if whose == "the nodes" else "_SENTINEL_TLS/CA") in told
 
 
 def test_a_server_that_dies_amid_the_handshake_is_no_wrong_setting(

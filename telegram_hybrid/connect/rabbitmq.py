@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from pathlib import Path
+from time import monotonic
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
@@ -79,17 +81,40 @@ def _tls(scheme: str, host: str, options: dict[str, str]) -> dict[str, Any] | bo
     return {**files, "cert_reqs": ssl.CERT_REQUIRED, "server_hostname": name}
 
 
-class _Plain(amqp.transport.TCPTransport):  # type: ignore[misc]
+class _Bounded:
+    """Beside a transport of py-amqp: `connect_timeout` is for connecting, however it goes on.
+
+    py-amqp grants it to each address of a name, to TLS and to each frame of the handshake anew.
+    """
+
+    sock: socket.socket
+    connect_timeout: float
+    give_up = float("inf")
+
+    def connect(self) -> None:
+        self.give_up = monotonic() + self.connect_timeout
+        super().connect()  # type: ignore[misc]
+
+    def left(self) -> float:
+        """Seconds until connecting has to be done."""
+        return max(0.001, self.give_up - monotonic())
+
+    def _connect(self, host: str, port: int, timeout: float) -> None:
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        super()._connect(host, port, timeout / len(addresses))  # type: ignore[misc]
+
     def _setup_transport(self) -> None:
+        self.sock.settimeout(self.left())  # for TLS' handshake
+        super()._setup_transport()  # type: ignore[misc]
         self.sock.settimeout(REPLY_TIMEOUT)
-        super()._setup_transport()
 
 
-class _Encrypted(amqp.transport.SSLTransport):  # type: ignore[misc]
-    def _setup_transport(self) -> None:
-        self.sock.settimeout(self.connect_timeout)  # for the handshake
-        super()._setup_transport()
-        self.sock.settimeout(REPLY_TIMEOUT)
+class _Plain(_Bounded, amqp.transport.TCPTransport):  # type: ignore[misc]
+    pass
+
+
+class _Encrypted(_Bounded, amqp.transport.SSLTransport):  # type: ignore[misc]
+    pass
 
 
 class Connection(pyamqp.Connection):  # type: ignore[misc]
@@ -109,6 +134,10 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
         """Make the transport; py-amqp's hook, which names it so. The timeouts are ours."""
         options = {"connect_timeout": connect_timeout, "socket_settings": socket_settings}
         return _Encrypted(host, ssl=ssl, **options) if ssl else _Plain(host, **options)
+
+    def blocking_read(self, timeout: float | None = None) -> Any:
+        """As in py-amqp; a frame of the handshake gets what its predecessors have left."""
+        return super().blocking_read(timeout if self._handshake_complete else self.transport.left())
 
     def close(self, *arguments: Any, **options: Any) -> Any:
         """Say goodbye, but do not wait long for the answer."""

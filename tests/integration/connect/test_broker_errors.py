@@ -1,7 +1,10 @@
 """Opening the broker: bounded in time whatever answers, and each mistake named (P12)."""
 
+import contextlib
 import datetime
 import socket
+import socketserver
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -76,6 +79,51 @@ def test_many_mute_hosts_share_the_deadline():
     with mute_port() as port:
         _, took = refusal(f"amqp://ann:hunter2@{','.join([f'127.0.0.1:{port}'] * 20)}/", 3.0)
     assert took < 4.0
+
+
+class Hesitant(socketserver.BaseRequestHandler):
+    """Passes on what RabbitMQ says, each part of it a second and a half later."""
+
+    target = 0
+
+    def handle(self) -> None:
+        with socket.create_connection(("127.0.0.1", self.target)) as broker:
+            threading.Thread(target=self._ask, args=(broker,), daemon=True).start()
+            with contextlib.suppress(OSError):
+                while said := broker.recv(65536):
+                    time.sleep(1.5)
+                    self.request.sendall(said)
+
+    def _ask(self, broker: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while asked := self.request.recv(65536):
+                broker.sendall(asked)
+
+
+def test_a_broker_that_hesitates_at_every_step_is_given_up_at_the_deadline(rabbitmq: RabbitMQ):
+    # Seen to fail: each of the handshake's frames had the whole deadline, and it connected after
+    # 4.5 seconds of the 2.5.
+    Hesitant.target = rabbitmq.port
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Hesitant) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        port = server.server_address[1]
+        error, took = refusal(rabbitmq.url.replace(str(rabbitmq.port), str(port)), deadline=2.5)
+        server.shutdown()
+    print(f"\nhesitant: {took:.2f} s of 2.5")
+    assert isinstance(error, BrokerUnavailable)
+    assert f"127.0.0.1:{port}" in str(error)
+    assert took < 3.5
+
+
+def test_the_addresses_of_one_name_share_the_deadline(monkeypatch: pytest.MonkeyPatch):
+    # As of a cluster behind one name. Seen to fail: each address had the whole deadline.
+    with black_hole() as port:
+        address = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [address] * 3)
+        error, took = refusal("amqp://ann:hunter2@rabbit.example/", deadline=2.0)
+    assert isinstance(error, BrokerUnavailable)
+    assert took < 3.0
 
 
 def test_of_several_hosts_the_first_that_answers_serves(rabbitmq: RabbitMQ):

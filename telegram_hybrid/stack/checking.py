@@ -12,7 +12,7 @@ from pathlib import Path
 import attrs
 
 from telegram_hybrid.errors import ConfigurationError, MissingExtra
-from telegram_hybrid.stack import cluster, daemons, formats
+from telegram_hybrid.stack import cluster, credentials, daemons, formats
 from telegram_hybrid.stack.formats import Entry, Reader
 from telegram_hybrid.stack.problem import Problem
 from telegram_hybrid.stack.programs import Verdict
@@ -91,7 +91,8 @@ def check(directory: Path) -> Report:
 
 def check_files(directory: Path, names: Sequence[str]) -> Report:
     """Check these of a deployment's `FILES`."""
-    checked, problems, skipped = [], [], set()
+    checked, problems, skipped = [], list[Problem](), set()
+    secrets = _secrets(directory)
     for name in names:
         path = directory / name
         if (flaw := _unusable(path)) is not None:
@@ -110,7 +111,21 @@ def check_files(directory: Path, names: Sequence[str]) -> Report:
                 found += [each for each in verdict.problems if each.line not in lines - {None}]
         checked.append(Checked(name, tuple(by)))
         problems += sorted(found, key=lambda each: each.line or 0)
+    problems = [attrs.evolve(each, text=_without(secrets, each.text)) for each in problems]
     return Report(tuple(checked), tuple(problems), tuple(sorted(skipped)))
+
+
+def _secrets(directory: Path) -> re.Pattern[str]:
+    """What no problem may quote: a torn line has a secret where a key should be (P12)."""
+    path = directory / credentials.FILE
+    lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+    values = {line.partition("=")[2].strip() for line in lines if not line.startswith("#")}
+    own = (re.escape(value) for value in sorted(values, key=len, reverse=True) if value)
+    return re.compile("|".join((*own, *credentials.SHAPES)))
+
+
+def _without(secrets: re.Pattern[str], text: str) -> str:
+    return secrets.sub("***", text)
 
 
 def _unusable(path: Path) -> str | None:
@@ -136,18 +151,33 @@ def _by_keys(name: str, text: str, kind: _Kind) -> list[Problem]:
 
 
 def _is_known(key: str, name: str) -> bool:
-    plain, pattern = _known(name)
+    known = _known(name)
     # PostgreSQL's names have no case, and no other list has two names that differ by case only.
-    return key in plain or key.lower() in plain or pattern.fullmatch(key) is not None
+    if key in known.plain or key.lower() in known.plain:
+        return True
+    return known.pattern.fullmatch(key) is not None and known.closed.fullmatch(key) is None
+
+
+@attrs.frozen
+class _Known:
+    """A list in known/: its keys, those with a $word or ** in them, and what these keep out."""
+
+    plain: frozenset[str]
+    pattern: re.Pattern[str]
+    closed: re.Pattern[str]
 
 
 @cache
-def _known(name: str) -> tuple[frozenset[str], re.Pattern[str]]:
-    """The keys of a list in known/, and a pattern for those with a $word or ** in them."""
+def _known(name: str) -> _Known:
     text = (files("telegram_hybrid.stack") / "known" / f"{name}.txt").read_text()
     keys = [line for line in text.splitlines() if line and not line.startswith("#")]
     patterns = [_pattern(key) for key in keys if "$" in key or "**" in key]
-    return frozenset(keys), re.compile("|".join(patterns) or r"(?!)")
+    closed = [_pattern(key[1:]) for key in keys if key.startswith("!")]
+    return _Known(frozenset(keys), _any_of(patterns), _any_of(closed))
+
+
+def _any_of(patterns: list[str]) -> re.Pattern[str]:
+    return re.compile("|".join(patterns) or r"(?!)")
 
 
 def _pattern(key: str) -> str:

@@ -15,6 +15,8 @@ from telegram_hybrid.errors import ConfigurationError
 
 #: Holds every secret of a deployment in clear; the other files are written from it.
 FILE = "secrets.env"
+#: What a secret of ours and PostgreSQL's verifier of one look like, as regular expressions.
+SHAPES = (r"\b[0-9a-f]{48}\b", r"SCRAM-SHA-256\$[\w$:+/=]+")
 _HEADER = """\
 # The secrets of this deployment, from which `stack write` writes every other file.
 # For people: BROKER_ADMIN_PASSWORD opens RabbitMQ's management pages as telegram_admin.

@@ -193,7 +193,8 @@ def compose(path: Path, name: str) -> Verdict:
     place = re.search(r"line (\d+)", said)
     wanted = _COMPOSE_KEY.search(said)
     key = wanted and (wanted[1] or wanted[2])
-    number = int(place[1]) if place else programs.line_of(path, key) if key else None
+    # What names no key names a service, a network or a volume that is not defined.
+    number = int(place[1]) if place else programs.line_of(path, key or said)
     program = "docker compose config"
     problem = Problem(name, number, programs.last_line(said), program)
     return Verdict(program, (problem,) if done.returncode else ())

@@ -121,12 +121,17 @@ def test_the_report_is_one_json_object_without_secrets(
         path = written / name
         text = re.sub(r"(requirepass|sentinel-pass|masterauth) ", r"x\1 ", path.read_text())
         path.write_text(text)
+    # The wrong quotes. Seen to fail: PostgreSQL's error quotes the verifier between them.
+    path = written / "postgres/init.sql"
+    path.write_text(re.sub("'(SCRAM[^']+)'", r'"\1"', path.read_text()))
     assert run(["stack", "check", str(written), "--json"]) == 1
     out = capsys.readouterr().out
     report = json.loads(out)
     assert report["ok"] is False
     assert {p["file"] for p in report["problems"]} >= {"redis-master/redis.conf"}
     assert [secret for secret in secrets if secret in out] == []
+    assert "postgres/init.sql" in {p["file"] for p in report["problems"]}
+    assert "SCRAM-SHA-256$" not in out
 
 
 def test_docker_compose_reads_the_file(tmp_path: Path) -> None:

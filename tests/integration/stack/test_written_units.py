@@ -56,7 +56,7 @@ def running(stack: NativeStack, name: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_relay_and_consumer_serve_as_their_units_say(own_stack: NativeStack) -> None:
-    # Seen to fail with EnvironmentFile naming a folder above the deployment's.
+    # Seen to fail with a queue for the consumer that its user may not make.
     own_stack.start()
     printed = own_stack.folder / "consumer.log"
     with th.connect(Settings.from_env(own_stack.env)) as hybrid:

@@ -33,7 +33,7 @@ class Way:
     """An address, and what goes to the driver beside it: options, and secrets of its query."""
 
     url: URL
-    options: Mapping[str, Any]
+    options: Mapping[str, Any] = attrs.field(repr=False)
 
 
 @attrs.define(slots=True)

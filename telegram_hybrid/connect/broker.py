@@ -128,7 +128,9 @@ def _advice(error: BaseException) -> str | None:
             "user, password and virtual host: TELEGRAM_BROKER_URL, "
             "or TELEGRAM_RABBITMQ_USER, _PASSWORD and _VHOST"
         )
-    if isinstance(error, socket.gaierror):
+    if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
+        return "whether the port of TELEGRAM_BROKER_URL speaks TLS, and cacertfile"
+    if isinstance(error, socket.gaierror) or isinstance(error.__context__, socket.gaierror):
         return "the host: TELEGRAM_BROKER_URL, or TELEGRAM_RABBITMQ_HOST"
     return None
 

@@ -162,11 +162,20 @@ def test_a_wrong_password_names_host_and_setting(rabbitmq: RabbitMQ):
     assert "_PASSWORD" in str(error)
 
 
-def test_a_host_without_an_address_is_named_and_may_be_tried_again():
-    error, _ = refusal("amqp://ann:hunter2@rabbit.invalid/")
+@pytest.mark.parametrize("scheme", ["amqp", "redis"])
+def test_a_host_without_an_address_is_named_and_may_be_tried_again(scheme: str):
+    # Seen to fail for redis, which wraps the resolver's error: no setting was named.
+    error, _ = refusal(f"{scheme}://ann:hunter2@rabbit.invalid/")
     assert isinstance(error, BrokerUnavailable)
     assert "rabbit.invalid" in str(error)
     assert "TELEGRAM_RABBITMQ_HOST" in str(error)
+
+
+def test_tls_with_a_port_that_speaks_none_names_host_and_setting(rabbitmq: RabbitMQ):
+    # Seen to fail: "wrong version number", and no word of what to do about it.
+    error, _ = refusal(rabbitmq.url.replace("amqp:", "amqps:"))
+    assert f"broker at 127.0.0.1:{rabbitmq.port}" in str(error)
+    assert "TELEGRAM_BROKER_URL speaks TLS" in str(error)
 
 
 @pytest.mark.parametrize(

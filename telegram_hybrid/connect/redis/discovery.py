@@ -278,4 +278,5 @@ def _address(host: Any, port: Any, address_map: dict[Address, Address]) -> Addre
     if not host or port is None:
         raise ValueError("names no address")
     found = Address(host.decode() if isinstance(host, bytes) else str(host), int(port))
-    return address_map.get(found, found)
+    # Names of hosts have no case; those of a map are in lower case.
+    return address_map.get(Address(found.host.lower(), found.port), found)

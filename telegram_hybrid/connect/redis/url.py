@@ -142,7 +142,7 @@ def _sentinels(url: str) -> Target:
         sentinel_class=SSLConnection if _flag(ours["sentinel_tls"], "sentinel_tls") else Connection,
         sentinel_options=_sentinel_options(sentinel_options, ours["sentinel_tls"]),
         master_name=unquote(name),
-        direct=_addresses(ours["direct"], 6379, "direct")[0] if ours["direct"] else None,
+        direct=_address(ours["direct"], "direct") if ours["direct"] else None,
         address_map=_address_map(ours["map"]),
     )
 
@@ -171,10 +171,17 @@ def _addresses(text: str, port: int, what: str) -> tuple[Address, ...]:
             host, number = parts.hostname, parts.port
         except ValueError:
             raise _Malformed(f"has a malformed host or port in {what}") from None
-        if not host or parts.path or parts.username:
+        if not host or parts.path or parts.username or "=" in host:
             raise _Malformed(f"names no host in {what}; {_SENTINEL_FORM}")
         found.append(Address(host, number or port))
     return tuple(found)
+
+
+def _address(text: str, what: str) -> Address:
+    found = _addresses(text, 6379, what)
+    if len(found) > 1:
+        raise _Malformed(f"names more than one host in {what}")
+    return found[0]
 
 
 def _address_map(text: str) -> dict[Address, Address]:
@@ -183,5 +190,5 @@ def _address_map(text: str) -> dict[Address, Address]:
         told, separator, real = each.partition("=")
         if not separator:
             raise _Malformed("has a map that is not announced:port=reachable:port,...")
-        found[_addresses(told, 6379, "map")[0]] = _addresses(real, 6379, "map")[0]
+        found[_address(told, "map")] = _address(real, "map")
     return found

@@ -23,6 +23,7 @@ from telegram_hybrid.connect.redis.discovery import (
     parse_answer,
     parse_role,
 )
+from telegram_hybrid.connect.redis.url import parse
 
 A, B, C = (Address("10.0.0.1", port) for port in (1, 2, 3))
 S1, S2, S3 = (Address("10.0.0.9", port) for port in (1, 2, 3))
@@ -182,6 +183,14 @@ def test_a_sentinels_reply_is_read_and_its_addresses_translated() -> None:
     said = [*SAID[:-1], b"master,o_down,failover_in_progress", b"config-epoch", b"7"]
     outside = Address("localhost", 6379)
     assert parse_answer(S1, said, [replica], {A: outside}) == Answer(S1, outside, 7, True, B)
+
+
+def test_a_name_is_translated_however_it_is_written() -> None:
+    # Seen to fail: "Redis-1" was announced, and the map, whose names a URL has in lower case, had
+    # nothing to say of it.
+    target = parse("redis+sentinel://h/m/0?map=Redis-1:1=localhost:2")
+    said = [b"ip", b"Redis-1", b"port", b"1"]
+    assert parse_answer(S1, said, [], target.address_map).master == Address("localhost", 2)
 
 
 @pytest.mark.parametrize("garbage", [None, [], b"OK", [b"ip"], [b"ip", b"", b"port", b"1"], 1])

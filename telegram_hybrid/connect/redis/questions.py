@@ -32,6 +32,11 @@ PATIENCE = 0.3
 _GLANCE = 0.05
 
 
+#: The settings that name sentinels, and nodes.
+SENTINELS = "TELEGRAM_REDIS_SENTINELS or the URL's hosts"
+NODES = "TELEGRAM_REDIS_HOST, or _ADDRESS_MAP if a server announces it"
+
+
 class Questions:
     """Keeps one connection to each sentinel and node that it was asked about.
 
@@ -60,7 +65,8 @@ class Questions:
         if not any(isinstance(_result(each), Answer) for each in asked.values()):
             wait(asked.values(), max(0.0, began + self._patience - monotonic()))
         replies = [
-            _result(future) or NoAnswer(address, Silence.UNREACHABLE, lines[address].waiting_for())
+            _result(future)
+            or NoAnswer(address, Silence.UNREACHABLE, lines[address].waiting_for(SENTINELS))
             for address, future in asked.items()
         ]
         self._mute = {
@@ -80,11 +86,12 @@ class Questions:
         For one that did not answer in time before we wait a moment only, again and again: while
         we wait for a stopped master, its successor may be named.
         """
-        asked = {each: self._line(each, sentinel=False).ask(self._ask_role) for each in addresses}
+        lines = {each: self._line(each, sentinel=False) for each in addresses}
+        asked = {each: line.ask(self._ask_role) for each, line in lines.items()}
         wait([asked[each] for each in asked if each not in self._slow], 2 * self._timeout)
         wait(asked.values(), _GLANCE)
         replies = {
-            address: _result(future) or NoRole("does not answer in time", slow=True)
+            address: _result(future) or NoRole(lines[address].waiting_for(NODES), slow=True)
             for address, future in asked.items()
         }
         slow = {each for each, role in replies.items() if isinstance(role, NoRole) and role.slow}
@@ -135,7 +142,7 @@ class Questions:
             detail, permanent = explain(error, self._target.sentinel_options)
             detail, _, words = detail.partition(": check")  # which names the nodes' settings
             if "_HOST" in words:
-                detail += ": check TELEGRAM_REDIS_SENTINELS or the URL's hosts"
+                detail += f": check {SENTINELS}"
             reason = Silence.REFUSED if permanent else Silence.UNREACHABLE
             return NoAnswer(address, reason, detail)
 
@@ -184,11 +191,12 @@ class _Line:
             self._pending, self._closing = future, False
         return future
 
-    def waiting_for(self) -> str:
-        """Why there is no answer yet."""
+    def waiting_for(self, settings: str) -> str:
+        """Why there is no answer yet; `settings` name the server."""
         if self._connection._sock is None:
-            return "its name cannot be resolved, or it cannot be connected to, in time"
-        return "not in time"
+            why = "its name cannot be resolved, or it cannot be connected to, in time"
+            return f"{why}: check {settings}"
+        return "does not answer in time"
 
     def last(self) -> object:
         """The last answer, None if it is still to come."""

@@ -1,8 +1,13 @@
 """One line to a server: a question at a time, and what is left when it is closed."""
 
+import socket
 from threading import Event
 
-from telegram_hybrid.connect.redis.questions import _Line
+import pytest
+
+from telegram_hybrid.connect.redis.discovery import Address
+from telegram_hybrid.connect.redis.questions import Questions, _Line
+from telegram_hybrid.connect.redis.url import parse
 
 
 class Connection:
@@ -35,3 +40,24 @@ def test_a_line_closed_during_a_question_hangs_up_after_it() -> None:
     connection.disconnected.clear()
     line.ask(lambda _: None).result(5)
     assert not connection.disconnected.is_set()  # it is in use again
+
+
+def test_a_resolver_that_takes_its_time_is_named_with_the_setting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Seen to fail: of a node it said that it "does not answer in time", and no setting.
+    go = Event()
+
+    def resolve(*_: object, **__: object) -> list[object]:
+        go.wait(10)
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    questions = Questions(parse("redis+sentinel://s.invalid/m/0"), timeout=0.01, patience=0.01)
+    node = questions.role(Address("node.invalid", 6379))
+    (sentinel,) = questions.sentinels()
+    go.set()
+    assert "name cannot be resolved" in str(node)
+    assert "_ADDRESS_MAP" in str(node)
+    assert "name cannot be resolved" in str(sentinel)
+    assert "TELEGRAM_REDIS_SENTINELS" in str(sentinel)

@@ -26,6 +26,13 @@ def pytest_report_header() -> list[str]:
     return report()
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """A short name for what is long: workers send each other the names, some of five megabytes."""
+    if isinstance(val, str | bytes) and len(val) > 100:
+        return f"{argname} of {len(val)}"
+    return None
+
+
 @pytest.fixture(scope="session")
 def stack() -> Iterator[NativeStack]:
     """The deployment, one for each xdist worker: `stack.start(...)` what the test needs.

@@ -88,6 +88,16 @@ def test_a_lost_connection_puts_what_was_under_way_first_again_in_its_order():
     assert numbers(pipeline.take(10)) == [1, 2, 3]
 
 
+def test_what_was_under_way_with_a_refused_event_goes_out_again_if_the_connection_is_lost():
+    pipeline = Pipeline(window=10, strict=False)
+    pipeline.offer([row(1), row(2), row(3), row(4)])
+    pipeline.take(3)
+    pipeline.answered([answer(1, Verdict.NACKED)])
+    pipeline.settled(pipeline.unsettled())  # the channel is frozen in the outbox
+    pipeline.lost()
+    assert numbers(pipeline.take(10)) == [2, 3]
+
+
 def test_a_retired_shard_publishes_nothing_more_and_comes_to_its_end():
     pipeline = Pipeline(window=10)
     pipeline.offer([row(1), row(2), row(3, channel=2), row(4, channel=2)])
@@ -134,6 +144,7 @@ class World(RuleBasedStateMachine):
         self.outbox: dict[int, OutboxRow] = {}
         self.frozen: set[int] = set()
         self.last = 0
+        self.sent_once: set[int] = set()
         self.arrived: dict[int, list[int]] = {channel: [] for channel in CHANNELS}
         self.connect()
         for channel in channels:
@@ -165,7 +176,10 @@ class World(RuleBasedStateMachine):
 
     def publish(self, most: int) -> None:
         for each in self.pipeline.take(most):
-            assert each.channel_id not in self.frozen
+            # What was under way with what was refused may go out once more, if strict is off.
+            under_way = not self.strict and each.id in self.sent_once
+            assert each.channel_id not in self.frozen or under_way
+            self.sent_once.add(each.id)
             self.confirms.sent(str(each.event_id))
             self.sent += 1
             self.line[self.sent] = each

@@ -20,7 +20,7 @@ from telegram_hybrid.connect.redis import Address, directory_of, open_redis, res
 from telegram_hybrid.delivery.consumer import Consumer
 from telegram_hybrid.delivery.letterbox import DeadLetters
 from telegram_hybrid.delivery.maintenance import Forgotten, maintain
-from telegram_hybrid.delivery.notify import Notifier, PostgresWake
+from telegram_hybrid.delivery.notify import PostgresWake, notifier
 from telegram_hybrid.delivery.relay import Relay
 from telegram_hybrid.delivery.replay import replay
 from telegram_hybrid.delivery.subscription import ALL_CHANNELS, Handler, Subscription, consumer
@@ -80,7 +80,7 @@ class Hybrid:
         # Never through the pooler, whose connections the waiting writers hold.
         engine = postgres.open_engine(settings, pooled=False, direct=True)
         self._partitions = Partitions(engine, schema)
-        self._notifier = Notifier(self.engine, schema)
+        self._notify = notifier(self.engine, schema)
         self._transactions = Transactions(
             self.engine, schema, self._partitions, self.cache.mark, self._after_commit
         )
@@ -254,7 +254,7 @@ class Hybrid:
         """
         for worker in self.workers:
             worker.stop()
-        self._notifier.close()
+        self._notify.close()
         postgres.shut(self.engine)
         self.cache.close()
         if self._redis is not None:
@@ -314,4 +314,4 @@ class Hybrid:
         if self._redis is not None:
             self.cache.wake()
         else:
-            self._notifier()
+            self._notify()

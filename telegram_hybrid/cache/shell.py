@@ -217,7 +217,7 @@ class MessageCache:
             self._store.recall(*changed(2 * self._protocol.lives.tombstone))
 
     def wake(self) -> None:
-        """Tell relays that rows were committed: at once, or at the end of `wake.INTERVAL`."""
+        """Have relays told that rows were committed, within `wake.INTERVAL` or so."""
         if self._store is not None:
             self._wake()
 
@@ -311,7 +311,6 @@ class MessageCache:
         if self._store is not None:
             self._store.begin()
             self._driver.flights.begin()
-            self._wake = Wake(self._store.publish_wake)
 
     def _counted(self, answer: Answer[T]) -> T:
         self._tally.answered(answer.hits, answer.misses)

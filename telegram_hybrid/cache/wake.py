@@ -1,60 +1,76 @@
-"""Waking relays after a commit: a debounced PUBLISH whose last call is never swallowed."""
+"""Waking relays after a commit: a debounced call, of which the last is never swallowed."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from threading import Lock, Timer
-from time import monotonic
+from threading import Event, Lock, Thread
 
-#: Seconds between two publishes of one process; a relay needs about that long for a round.
+#: Seconds between two calls of one process; a relay needs about that long for a round.
 INTERVAL = 0.005
-#: Seconds without publishing after a failure; relays poll meanwhile.
+#: Seconds without calling after a failure; relays poll meanwhile.
 PAUSE = 1.0
+#: Seconds without a commit after which the thread ends; the next commit starts another.
+_IDLE = 1.0
+#: Seconds that closing waits for a last call.
+_LAST = 1.0
 
 
 class Wake:
-    """Calls `publish` at once, or once at the end of the interval however often it was asked.
+    """Has a thread call `tell` soon, however often it was asked, and never makes the asker wait.
 
-    The call at the end covers the last writer: a relay that woke for an earlier one may have
-    looked before the last one committed. If the process ends within the interval, that call is
-    lost and the relay's polling finds the rows. `publish` returns False if it failed.
+    At most one call in `INTERVAL` seconds, and always one that begins after the asking: a relay
+    that woke for an earlier one may have looked before the last one committed. `tell` returns
+    False if it failed; then there is none for `PAUSE` seconds. What is lost when the process ends,
+    the relays' polling finds.
     """
 
-    def __init__(self, publish: Callable[[], bool], clock: Callable[[], float] = monotonic) -> None:
-        self._publish = publish
-        self._clock = clock
-        self._lock = Lock()
-        self._not_before = 0.0
-        self._timer: Timer | None = None
+    _thread: Thread | None
+
+    def __init__(self, tell: Callable[[], bool]) -> None:
+        self._tell = tell
+        self._begin()
 
     def __call__(self) -> None:
-        """Wake now, or soon if it was just done; never raises what `publish` does not."""
-        with self._lock:
-            wait = self._not_before - self._clock()
-            if wait > INTERVAL or self._timer is not None:
-                return
-            if wait > 0:
-                self._timer = Timer(wait, self._late)
-                self._timer.daemon = True
-                self._timer.start()
-                return
-            self._not_before = self._clock() + INTERVAL
-        self._send()
+        """Return at once; never raises."""
+        if self._process != os.getpid():
+            self._begin()  # the thread is the parent's
+        self._due = True
+        self._news.set()
+        if self._thread is None:
+            with self._lock:
+                if self._thread is None and not self._stop.is_set():
+                    self._thread = Thread(
+                        target=self._work, name="telegram_hybrid.wake", daemon=True
+                    )
+                    self._thread.start()
 
     def close(self) -> None:
-        """Forget a call that is still to come."""
-        with self._lock:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
+        """Make the call that is due, if it takes less than a second; may be repeated."""
+        thread = self._thread
+        self._stop.set()
+        if thread is not None and self._process == os.getpid():
+            self._news.set()
+            thread.join(_LAST)
 
-    def _late(self) -> None:
-        with self._lock:
-            self._timer = None
-            self._not_before = self._clock() + INTERVAL
-        self._send()
+    def _begin(self) -> None:
+        self._process = os.getpid()
+        self._due = False
+        self._news, self._stop, self._lock = Event(), Event(), Lock()
+        self._thread = None
 
-    def _send(self) -> None:
-        if not self._publish():
-            with self._lock:
-                self._not_before = self._clock() + PAUSE
+    def _work(self) -> None:
+        while self._news.wait(_IDLE) or not self._is_over():
+            self._news.clear()
+            if self._due:
+                self._due = False  # first: who asks from here on may have committed too late
+                self._stop.wait(INTERVAL if self._tell() else PAUSE)
+            if self._stop.is_set() and not self._due:
+                return
+
+    def _is_over(self) -> bool:
+        with self._lock:
+            if self._news.is_set():
+                return False
+            self._thread = None
+            return True

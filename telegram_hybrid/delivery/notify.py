@@ -6,25 +6,20 @@ of a writer's. Here a thread does it after their commits, for all of them togeth
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from threading import Event, Lock, Thread
+from threading import Event, Thread
 
 from sqlalchemy import Engine, text
 
-from telegram_hybrid.cache.wake import INTERVAL, PAUSE
+from telegram_hybrid.cache.wake import Wake
 from telegram_hybrid.connect.postgres import transaction
 from telegram_hybrid.connect.postgres.listening import notifications
 from telegram_hybrid.delivery.wake import LocalWake
 from telegram_hybrid.delivery.worker import log
 from telegram_hybrid.errors import HybridError
 
-#: Seconds without a commit after which the thread ends; the next commit starts another.
-_IDLE = 1.0
 #: Seconds until listening is tried again: at first, and at most.
 _AGAIN, _AGAIN_MOST = 1.0, 60.0
-#: Seconds that closing waits for a last NOTIFY.
-_LAST = 1.0
 
 
 def topic_of(schema: str) -> str:
@@ -32,72 +27,25 @@ def topic_of(schema: str) -> str:
     return f"{schema}.wake"
 
 
-class Notifier:
-    """Tells relays that something was committed, soon and without making the writer wait.
+def notifier(engine: Engine, schema: str) -> Wake:
+    """What wakes relays that listen; a transaction of its own each time."""
+    values = {"topic": topic_of(schema)}
 
-    At most one NOTIFY in `INTERVAL` seconds, and always one after the last call; none for `PAUSE`
-    seconds after a failure. What is lost when the process ends, the relays' polling finds.
-    """
-
-    def __init__(self, engine: Engine, schema: str) -> None:
-        self._engine = engine
-        self._topic = topic_of(schema)
-        self._thread: Thread | None = None
-        self._begin()
-
-    def __call__(self) -> None:
-        """Return at once; never raises."""
-        if self._process != os.getpid():
-            self._begin()  # the thread is the parent's
-        self._asked.set()
-        if self._thread is None:
-            with self._lock:
-                if self._thread is None and not self._stop.is_set():
-                    self._thread = Thread(
-                        target=self._work, name="telegram_hybrid.notify", daemon=True
-                    )
-                    self._thread.start()
-
-    def close(self) -> None:
-        """Send what is due, for a second at most."""
-        thread = self._thread
-        self._stop.set()
-        if thread is not None and self._process == os.getpid():
-            self._asked.set()
-            thread.join(_LAST)
-
-    def _begin(self) -> None:
-        self._process = os.getpid()
-        self._asked, self._stop, self._lock = Event(), Event(), Lock()
-        self._thread = None
-
-    def _work(self) -> None:
-        while self._asked.wait(_IDLE) or not self._is_over():
-            self._asked.clear()
-            self._stop.wait(INTERVAL if self._tell() else PAUSE)
-            if self._stop.is_set():
-                return
-
-    def _is_over(self) -> bool:
-        with self._lock:
-            if self._asked.is_set():
-                return False
-            self._thread = None
-            return True
-
-    def _tell(self) -> bool:
+    def tell() -> bool:
         try:
-            with transaction(self._engine) as connection:
+            with transaction(engine) as connection:
                 connection.execute(text(_LAZY))
-                connection.execute(text(_NOTIFY), {"topic": self._topic})
+                connection.execute(text(_NOTIFY), values)
         except HybridError as error:
             log.info("relays are not woken: %s", error)
             return False
         return True
 
+    return Wake(tell)
+
 
 class PostgresWake(LocalWake):
-    """Wake-ups by `Notifier`s; `engine` goes past the pooler, and looks for no connection long.
+    """Wake-ups by `notifier`s; `engine` goes past the pooler, and looks for no connection long.
 
     A thread listens on a connection of its own, so one that cannot be had delays nobody. Without
     it this is plain polling.

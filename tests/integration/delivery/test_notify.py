@@ -18,7 +18,7 @@ from telegram_hybrid import Hybrid, connect
 from telegram_hybrid.cache.wake import INTERVAL
 from telegram_hybrid.connect.postgres import open_engine
 from telegram_hybrid.delivery import relay as relay_module
-from telegram_hybrid.delivery.notify import Notifier, PostgresWake, topic_of
+from telegram_hybrid.delivery.notify import PostgresWake, notifier, topic_of
 from telegram_hybrid.settings import Settings
 from telegram_hybrid.testing import make_message
 
@@ -95,7 +95,7 @@ def test_many_commits_make_few_notifications_and_the_last_is_never_swallowed(
         thread.start()
         began = time.monotonic()
         for _ in range(200):
-            hybrid._notifier()
+            hybrid._notify()
             time.sleep(0.001)
         last = time.monotonic()
         until(lambda: notified and notified[-1] >= last - 0.001)
@@ -120,12 +120,12 @@ def test_it_goes_on_in_a_forked_process_and_after_a_while_of_silence(
     relay.start()
     until(lambda: listening(redis_at))
     works(redis_at, hybrid, 1)
-    until(lambda: hybrid._notifier._thread is None, 5.0)
+    until(lambda: hybrid._notify._thread is None, 5.0)
     works(redis_at, hybrid, 1)
     if (child := os.fork()) == 0:
         try:
             hybrid.messages.save(make_message())
-            hybrid._notifier.close()
+            hybrid._notify.close()
         finally:
             os._exit(0)
     os.waitpid(child, 0)
@@ -142,9 +142,9 @@ def test_without_a_server_nobody_waits_and_nothing_is_raised():
     wake.notify()
     assert wake.wait(5.0) is True
     wake.close()
-    notifier = Notifier(open_engine(settings, deadline=0), "s")
-    notifier()
-    notifier.close()
+    wakes = notifier(open_engine(settings, deadline=0), "s")
+    wakes()
+    wakes.close()
 
 
 def test_writers_behind_pgbouncer_wake_a_relay_that_listens_past_it(

@@ -20,7 +20,8 @@ import attrs
 import kombu
 from sqlalchemy import Engine
 
-from telegram_hybrid.connect.postgres import reads, transaction
+from telegram_hybrid.connect.postgres import transaction
+from telegram_hybrid.connect.postgres.line import Line
 from telegram_hybrid.delivery.backoff import RECONNECT
 from telegram_hybrid.delivery.carried import changes_of, seal_row, tell
 from telegram_hybrid.delivery.gauges import Rate, RelayCounters, RelayGauges, Times
@@ -44,7 +45,7 @@ BATCH = 2000
 #: Events written to the broker between two looks at its answers.
 BURST = 64
 #: Confirmed events that are deleted together, and the seconds that they wait for more to come.
-SETTLE, SETTLE_AFTER = 500, 0.02
+SETTLE, SETTLE_AFTER = 500, 0.05
 #: Seconds between two polls: the first after work, and the most after a long silence.
 POLL_FIRST, POLL_MOST = 0.05, 1.0
 #: Seconds between two looks at everything, whatever the floors say.
@@ -94,6 +95,7 @@ class Relay(Worker):
         if on_dead not in ("continue", "freeze"):
             raise InvalidInput("on_dead", f"expected 'continue' or 'freeze', not {on_dead!r}")
         self._engine = engine
+        self._line = Line(engine)
         self._schema = schema
         self._broker = broker
         self._invalidate = invalidate
@@ -180,6 +182,7 @@ class Relay(Worker):
     def close(self) -> None:
         """Give up the leases and the connection; legal at any time, and again."""
         self._drop_publisher()
+        self._line.close()
         self._wake.close()
         self._holding.close()
 
@@ -239,7 +242,7 @@ class Relay(Worker):
         )
         if not asks:
             return 0
-        with reads(self._engine) as connection:
+        with self._line() as connection:
             found = claims.pending(connection, self._schema, asks, known=self._pipeline.known())
         if full:
             self._full_look_at = monotonic() + FULL_LOOK
@@ -288,7 +291,7 @@ class Relay(Worker):
             return 0
         now = monotonic()
         self._settle_at = self._settle_at or now + SETTLE_AFTER
-        due = at_once or pipeline.refused or not pipeline.flying or now >= self._settle_at
+        due = at_once or pipeline.refused or now >= self._settle_at
         if not due and pipeline.confirmed < SETTLE:
             return 0
         self._settle_at = 0.0
@@ -309,7 +312,7 @@ class Relay(Worker):
                 heads.owe(connection, schema, self._owed)
             self._owed.clear()
         # One statement, which commits itself.
-        with reads(self._engine) as connection:
+        with self._line() as connection:
             published, number = claims.delete(connection, schema, lease, list(done.confirmed))
         if number:
             self._holding.shards.deleted(number)

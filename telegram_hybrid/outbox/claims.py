@@ -89,24 +89,23 @@ def pending(
     """
     if not asks:
         return Found([], {}, 0)
-    shards = [ask.shard for ask in asks]
-    waiting = connection.execute(sql(_FROZEN, schema), {"shards": shards}).all()
-    rows = connection.execute(
-        sql(_PENDING, schema),
-        {
-            "shards": shards,
-            "floors": [ask.floor for ask in asks],
-            "rooms": [ask.room for ask in asks],
-            "known": list(known),
-            "frozen": [row.channel_id for row in waiting if row.channel_id is not None],
-        },
-    )
+    values = {
+        "shards": [ask.shard for ask in asks],
+        "floors": [ask.floor for ask in asks],
+        "rooms": [ask.room for ask in asks],
+        "known": list(known),
+    }
+    rows: list[OutboxRow] = []
     lowest: dict[int, int] = {}
-    for row in waiting:
-        if row.id is not None:
-            lowest[row.shard] = min(row.id, lowest.get(row.shard, row.id))
-    found = sorted(map(OutboxRow.from_tuple, rows.all()), key=attrgetter("id"))
-    return Found(found, lowest, int(waiting[0].ended))
+    ended = 0
+    for kind, shard, *event in connection.execute(sql(_PENDING, schema), values):
+        if kind == "event":
+            rows.append(OutboxRow.from_tuple(event))
+        elif kind == "frozen":
+            lowest[shard] = event[0]
+        else:
+            ended = event[0]
+    return Found(sorted(rows, key=attrgetter("id")), lowest, ended)
 
 
 def delete(
@@ -120,7 +119,7 @@ def delete(
     if not ids:
         return 0, 0
     values = _fence(lease) | {"ids": list(ids)}
-    count, number, _ = connection.execute(sql(_FENCE + _DELETE, schema), values).one()
+    count, number = connection.execute(sql(_DELETE, schema), values).one()
     return count, int(number)
 
 
@@ -168,35 +167,19 @@ def _fence(lease: Lease) -> dict[str, Any]:
     }
 
 
-# At least one row, for the snapshot's sake. A text, because xid8 is no type of every driver.
-_FROZEN = """
-SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS ended, event.id, event.shard,
-       event.channel_id
-FROM (SELECT) AS one
-LEFT JOIN "{schema}".outbox AS event
-    ON event.not_before > clock_timestamp()
-    AND event.shard = ANY(CAST(:shards AS smallint[]))
+# One statement, and so one snapshot.
+_PENDING = """
+SELECT * FROM "{schema}".pending_events(
+    CAST(:shards AS smallint[]), CAST(:floors AS bigint[]), CAST(:rooms AS integer[]),
+    CAST(:known AS bigint[])
+)
 """
 
-# payload::text: the driver would parse the JSON only for us to write it again. A walk along the
-# index for each shard, from its floor: neither the backlog's size nor what is deleted and not yet
-# vacuumed costs anything. Pairs, because with `shard = ask.shard` the primary key gives the order,
-# too, and the planner may take that: then a shard with little walks over those with much.
-_PENDING = """
-SELECT event.*
-FROM unnest(CAST(:shards AS smallint[]), CAST(:floors AS bigint[]), CAST(:rooms AS integer[]))
-    AS ask (shard, floor, room)
-CROSS JOIN LATERAL (
-    SELECT id, event_id, type, channel_id, message_id, payload::text AS payload,
-           schema_version, traceparent, occurred_at, attempts
-    FROM "{schema}".outbox AS event
-    WHERE (event.shard, event.id) > (ask.shard, ask.floor)
-      AND (event.shard, event.id) < (ask.shard + 1, 0)
-      AND event.id <> ALL(CAST(:known AS bigint[]))
-      AND event.channel_id <> ALL(CAST(:frozen AS bigint[]))
-    ORDER BY event.shard, event.id
-    LIMIT ask.room
-) AS event
+_DELETE = """
+SELECT * FROM "{schema}".delete_events(
+    CAST(:owner AS text), CAST(:shards AS smallint[]), CAST(:epochs AS bigint[]),
+    CAST(:ids AS bigint[])
+)
 """
 
 # FOR SHARE: a relay that takes the shard over waits for this transaction, and one that has taken
@@ -210,15 +193,6 @@ WITH ours AS MATERIALIZED (
     WHERE lease.owner = :owner
     FOR SHARE OF lease
 )
-"""
-
-_DELETE = """
-, gone AS (
-    DELETE FROM "{schema}".outbox
-    WHERE id = ANY(CAST(:ids AS bigint[])) AND shard IN (SELECT shard FROM ours)
-    RETURNING id
-)
-SELECT count(*), pg_current_xact_id()::text, set_config('synchronous_commit', 'off', true) FROM gone
 """
 
 _POSTPONE = f"""

@@ -53,15 +53,11 @@ FROM unnest(CAST(:channel_ids AS bigint[])) AS wanted (channel_id)
 # MATERIALIZED with ORDER BY: PostgreSQL hands the rows to the locking SELECT in this order. The
 # order is that of the lock keys, which is what must be the same for every writer. The transaction
 # gets its number here, before it draws the id of an event: relays rely on that (delivery.floor).
-#: Takes the locks as soon as a statement reads from `locked`, which has one row.
-LOCKED = """
-keys AS MATERIALIZED (
+_LOCK = """
+WITH keys AS MATERIALIZED (
     SELECT DISTINCT hashtextextended(CAST(:prefix AS text) || channel_id, 0) AS key
     FROM unnest(CAST(:channel_ids AS bigint[])) AS channel_id
     ORDER BY key
-), locked AS MATERIALIZED (
-    SELECT count(pg_advisory_xact_lock(key)), pg_current_xact_id() FROM keys
 )
+SELECT count(pg_advisory_xact_lock(key)), pg_current_xact_id() FROM keys
 """
-
-_LOCK = f"WITH {LOCKED} SELECT * FROM locked"  # noqa: S608

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from telegram_hybrid.model import Event, EventType, Message
 from telegram_hybrid.model.upcasting import MESSAGE, UPCASTERS
-from telegram_hybrid.outbox.locks import LOCKED, lock_prefix
+from telegram_hybrid.outbox.locks import lock_prefix
 from telegram_hybrid.schema.postgres.sql import sql
 from telegram_hybrid.schema.postgres.tables import shard_of
 
@@ -105,12 +105,11 @@ def append(
 def publish(connection: Connection, schema: str, event: Event) -> Event:
     """Lock the event's channel and write its row; return it as it will be delivered.
 
-    One statement, which draws the number only after it has the lock (P3).
+    The number is drawn only after the lock is held (P3).
     """
     event_id = uuid_utils.compat.uuid7()
     values = {
-        "prefix": lock_prefix(schema),
-        "channel_ids": [event.channel_id],
+        "lock": lock_prefix(schema) + str(event.channel_id),
         "event_id": event_id,
         "type": event.type,
         "shard": shard_of(event.channel_id),
@@ -123,15 +122,13 @@ def publish(connection: Connection, schema: str, event: Event) -> Event:
     return attrs.evolve(event, event_id=event_id, sequence=sequence, occurred_at=occurred_at)
 
 
-_PUBLISH = f"""
-WITH {LOCKED}
-INSERT INTO "{{schema}}".outbox
-    (shard, event_id, type, channel_id, payload, schema_version, traceparent, occurred_at)
-SELECT :shard, CAST(:event_id AS uuid), :type, :channel_id, CAST(:payload AS json),
-       :schema_version, CAST(:traceparent AS text), clock_timestamp()
-FROM locked
-RETURNING id, occurred_at
-"""  # noqa: S608
+_PUBLISH = """
+SELECT * FROM "{schema}".publish_event(
+    CAST(:lock AS text), CAST(:event_id AS uuid), CAST(:type AS text), CAST(:shard AS smallint),
+    CAST(:channel_id AS bigint), CAST(:payload AS json), CAST(:schema_version AS integer),
+    CAST(:traceparent AS text)
+)
+"""
 
 _APPEND = """
 SELECT * FROM "{schema}".append_events(

@@ -166,7 +166,12 @@ def transaction(engine: Engine) -> Iterator[Connection]:
 def reads(engine: Engine) -> Iterator[Connection]:
     """A connection on which each statement is a transaction of its own; raises what those do."""
     with translated_errors(engine), connected(engine) as connection:
-        yield connection.execution_options(isolation_level="AUTOCOMMIT")
+        yield autocommitting(connection)
+
+
+def autocommitting(connection: Connection) -> Connection:
+    """Have each statement on this connection be a transaction of its own."""
+    return connection.execution_options(isolation_level="AUTOCOMMIT")
 
 
 def connected(engine: Engine) -> Connection:

@@ -92,7 +92,9 @@ class Consumer(Worker, Generic[Tx]):
     are handled at the same time in several places, and their order is lost. With `single_active`
     the broker serves one of them and keeps the others in reserve: the order per channel holds,
     also while one takes over from another. It is a property of the queue, the same for all its
-    consumers. Alone on its queue, a consumer keeps the order either way.
+    consumers. A consumer that is alone on its queue needs it, too, where the order has to survive
+    a lost connection: without it, RabbitMQ may send later events of a channel over the new one
+    while it still holds earlier ones for the old.
     Raises `InvalidInput` for a queue or routing key that the broker could not hold, and for a
     `max_attempts`, `prefetch` or `batch` below 1.
     """

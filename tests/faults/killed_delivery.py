@@ -67,6 +67,7 @@ def work(options: dict[str, Any]) -> None:
                 handler,
                 topology=topology,
                 batch=options["batch"],
+                single_active=options["single_active"],
             )
         )
     for worker in workers:

@@ -53,9 +53,9 @@ def on_rabbitmq(at: Stand, rabbitmq: RabbitMQ) -> Stand:
     return attrs.evolve(at, settings=settings)
 
 
-def prepare(at: Stand) -> None:
+def prepare(at: Stand, *, single_active: bool = False) -> None:
     at.execute("CREATE TABLE {s}.effects (n bigserial, sequence bigint, channel_id bigint)")
-    at.consumer(lambda event, tx: None).declare()
+    at.consumer(lambda event, tx: None, single_active=single_active).declare()
 
 
 def killed(at: Stand, **options: Any) -> subprocess.Popen[bytes]:
@@ -69,6 +69,7 @@ def killed(at: Stand, **options: Any) -> subprocess.Popen[bytes]:
         "seed": SEED,
         "batch": 1,
         "plain": False,
+        "single_active": False,
         "patience": 120.0,
     }
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -137,21 +138,23 @@ def test_killing_the_embedded_broker_and_the_database_loses_nothing(at: Stand, s
 
 def test_on_rabbitmq_a_relay_and_a_consumer_that_are_killed_lose_nothing(at: Stand, rabbitmq):
     at = on_rabbitmq(at, rabbitmq)
-    prepare(at)
+    prepare(at, single_active=True)
     at.feed(1500, CHANNELS)
     expected = at.outbox()
-    assert killed(at, kills=20, events=len(expected)).wait(300) == 0
+    assert killed(at, kills=20, single_active=True, events=len(expected)).wait(300) == 0
     check(at, expected)
 
 
 def test_killing_rabbitmq_loses_nothing(at: Stand, rabbitmq: RabbitMQ):
+    """Seen to fail in 2 of 20 runs without `single_active`: the new connection got later events of
+    a channel while the queue still held earlier ones for the one that was gone."""
     at = on_rabbitmq(at, rabbitmq)
-    prepare(at)
+    prepare(at, single_active=True)
     # A quorum queue that is killed within about 3 s of its declaration comes back empty.
     time.sleep(4.0)
     at.feed(2000, CHANNELS)
     expected = at.outbox()
-    program = killed(at, kills=0, events=len(expected))
+    program = killed(at, kills=0, single_active=True, events=len(expected))
     until(lambda: at.value("SELECT count(*) FROM {s}.effects") > 300, 60.0)
     rabbitmq.kill()
     rabbitmq.start()

@@ -20,10 +20,11 @@ from typing import Any
 
 import amqp
 import attrs
-from sqlalchemy.engine import make_url
 
 from benchmarks.benchmark import Aim, Benchmark, Contender, Operation, Plan, Role
 from benchmarks.posts import post
+from benchmarks.rows import by_hand
+from benchmarks.rows.reports import Report
 from benchmarks.stand import Stand
 from telegram_hybrid.delivery import relay as relaying
 from telegram_hybrid.hybrid import connect
@@ -77,9 +78,10 @@ def _relay(settings: Settings, polling: float | None, ready: Any) -> None:
 
 
 def _consume(settings: Settings, queue: str, told: Connection, ready: Any) -> None:
+    report = Report(told)
+
     def handle(event: Event, _: Any) -> None:
-        number = event.payload["number"] if event.message_id is None else event.message_id
-        told.send((number, monotonic()))
+        report(event.payload["number"] if event.message_id is None else event.message_id)
 
     with connect(settings) as hybrid:
         consumer = hybrid.consume(handle, queue=queue, bind=_BIND, batch=_BATCH)
@@ -91,11 +93,12 @@ def _consume(settings: Settings, queue: str, told: Connection, ready: Any) -> No
 
 def _take(url: str, queue: str, told: Connection, ready: Any) -> None:
     """What py-amqp alone hears."""
-    connection = _connected(url)
+    report = Report(told)
+    connection = by_hand.connected(url)
     channel = connection.channel()
 
     def handle(message: Any) -> None:
-        told.send((int(message.properties["message_id"]), monotonic()))
+        report(int(message.properties["message_id"]))
         channel.basic_ack(message.delivery_tag)
 
     channel.basic_qos(0, 50, False)
@@ -103,15 +106,6 @@ def _take(url: str, queue: str, told: Connection, ready: Any) -> None:
     ready.release()
     while True:
         connection.drain_events()
-
-
-def _connected(url: str) -> amqp.Connection:
-    place = make_url(url)
-    connection = amqp.Connection(
-        f"{place.host}:{place.port}", place.username, place.password, virtual_host=place.database
-    )
-    connection.connect()
-    return connection
 
 
 class _Ticks:
@@ -158,10 +152,11 @@ class _Ticks:
     def _listen(self) -> None:
         while True:
             try:
-                number, at = self._heard.recv()
+                arrived = self._heard.recv()
             except (EOFError, OSError):
                 return
-            self._settle(number, arrived=at)
+            for number, at in arrived:
+                self._settle(number, arrived=at)
 
     def _settle(self, number: int, *, began: float = 0.0, arrived: float = 0.0) -> None:
         """Of the two moments the second to be known makes the latency."""
@@ -237,7 +232,7 @@ def _published(stand: Stand, *, name: str, rate: float, per: int) -> Iterator[Op
 
         def send(numbers: Sequence[int]) -> float:
             if not hasattr(mine, "channel"):
-                mine.connection = _connected(place.url)
+                mine.connection = by_hand.connected(place.url)
                 mine.channel = mine.connection.channel()
             began = monotonic()
             for number in numbers:
@@ -249,6 +244,21 @@ def _published(stand: Stand, *, name: str, rate: float, per: int) -> Iterator[Op
 
         ticks = _Ticks(send, rate, heard, per)
         with _processes(stand, partial(_take, place.url, place.queue, told)):
+            yield Operation(call=_wait, inputs=ticks.inputs, tells=True)
+        ticks.close()
+
+
+@contextmanager
+def _by_hand(stand: Stand, *, name: str, rate: float, per: int) -> Iterator[Operation]:
+    heard, told = multiprocessing.get_context("spawn").Pipe(duplex=False)
+    with _place(stand, name) as place:
+        send = by_hand.writer(place.settings, _TOPIC, lambda number: -1001 - number % _CHANNELS)
+        ticks = _Ticks(send, rate, heard, per)
+        with _processes(
+            stand,
+            partial(by_hand.relay, place.settings),
+            partial(by_hand.consume, place.settings, place.queue, told),
+        ):
             yield Operation(call=_wait, inputs=ticks.inputs, tells=True)
         ticks.close()
 
@@ -266,6 +276,12 @@ def _at(rate: int, per: int = 1) -> Benchmark:
                 Role.LIMIT,
                 partial(_published, name=f"{name}_raw", rate=rate, per=per),
                 needs=_AMQP,
+            ),
+            Contender(
+                "an outbox by hand",
+                Role.FLOOR,
+                partial(_by_hand, name=f"{name}_hand", rate=rate, per=per),
+                needs=("psycopg", "redis", *_AMQP),
             ),
             Contender(
                 "polling once a second",

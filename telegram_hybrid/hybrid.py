@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Sequence, Set
+from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import partial
 from types import TracebackType
@@ -99,8 +99,7 @@ class Hybrid:
         self.outbox = Outbox(self._connection, schema)
         self._results = Results(self.engine, schema, self.cache)
 
-    @contextmanager
-    def transaction(self, *, traceparent: str | None = None) -> Iterator[Transaction]:
+    def transaction(self, *, traceparent: str | None = None) -> AbstractContextManager[Transaction]:
         """Several writes, one commit: at the clean end of the block; any exception rolls back.
 
         A transaction that writes to several channels and meets a deadlock raises
@@ -109,8 +108,7 @@ class Hybrid:
         Its events carry `traceparent` (W3C Trace Context); without one, that of OpenTelemetry's
         current span, where `opentelemetry-api` is installed, or of the event being handled.
         """
-        with self._transactions.begin(traceparent=traceparent) as transaction:
-            yield transaction
+        return self._transactions.begin(traceparent=traceparent)
 
     def cached(
         self,

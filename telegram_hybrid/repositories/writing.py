@@ -187,8 +187,8 @@ class Writer:
         It changes no message: the channel's version, which the cache goes by, stays.
         """
         self._reserve({event.channel_id})
-        if event.traceparent is None:
-            event = attrs.evolve(event, traceparent=self._trace())
+        if event.traceparent is None and (trace := self._trace()) is not None:
+            event = attrs.evolve(event, traceparent=trace)
         published = outbox.publish(self._connection, self._schema, event)
         self.locked.add(event.channel_id)
         self.published = True

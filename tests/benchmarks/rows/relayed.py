@@ -117,6 +117,7 @@ def _take(at: delivery.Stand, events: int) -> None:
         )
         while len(found) < events:
             connection.drain_events(timeout=60)
+            connection.heartbeat_check()  # a million take longer than it may be silent
         channel.queue_declare(at.queue, passive=True)  # answered after what was there before
     if len(found) != events or len(set(found)) != events:
         raise RuntimeError(f"{events:,} events came as {len(found):,}, {len(set(found)):,} of them")

@@ -2,7 +2,8 @@
 
 The clock starts before COMMIT is sent, so that the commit is in it. A transaction publishes one
 event of its own, or, in the row "in tens", saves ten messages. The limit publishes to the same
-queue with py-amqp and takes with py-amqp, and commits nothing. The alternative is our relay without
+queue with py-amqp and takes with py-amqp, and commits nothing. The outbox by hand writes events of
+its own in every row, also in tens, where ours stores messages. The alternative is our relay without
 wake-ups, looking once a second: what polling costs.
 """
 

@@ -72,8 +72,8 @@ def test_a_look_costs_the_same_for_ten_thousand_rows_and_a_hundred_thousand(redi
 
 
 def test_a_plan_made_for_an_empty_outbox_serves_for_a_full_one(redis_at: Stand):
-    """Seen to fail without `enable_seqscan` and `enable_bitmapscan` in the function: the plan of
-    the empty table, a walk over all of it, was kept."""
+    """Seen to fail without `enable_seqscan` and `enable_bitmapscan` in the function, and with
+    `shard` in place of `shard + 0`: the plan of the empty table was kept."""
     redis_at.execute("ALTER TABLE {s}.outbox SET (autovacuum_enabled = false)")
     with session(redis_at) as connection:
         look(connection, redis_at, 0)
@@ -97,8 +97,7 @@ def test_a_shard_with_little_does_not_walk_over_one_with_much(redis_at: Stand):
 def test_a_look_from_the_floor_does_not_walk_over_what_was_deleted_while_a_snapshot_is_held(
     redis_at: Stand,
 ):
-    """Seen to fail with `ask.floor` left out, and with `shard` in place of `shard + 0`: both read
-    every dead row."""
+    """Seen to fail with `ask.floor` left out: then it read every dead row."""
     redis_at.execute("ALTER TABLE {s}.outbox SET (autovacuum_enabled = false)")
     with redis_at.engine.connect() as holder, session(redis_at) as connection:
         holder.exec_driver_sql("BEGIN ISOLATION LEVEL REPEATABLE READ")

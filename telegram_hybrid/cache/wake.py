@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Event, Lock, Thread
 
 #: Seconds between two calls of one process; a relay needs about that long for a round.
@@ -40,10 +41,11 @@ class Wake:
         if self._thread is None:
             with self._lock:
                 if self._thread is None and not self._stop.is_set():
-                    self._thread = Thread(
-                        target=self._work, name="telegram_hybrid.wake", daemon=True
-                    )
-                    self._thread.start()
+                    thread = Thread(target=self._work, name="telegram_hybrid.wake", daemon=True)
+                    # Python starts none while it shuts down; what was committed is committed.
+                    with suppress(RuntimeError):
+                        thread.start()
+                        self._thread = thread
 
     def close(self) -> None:
         """Make the call that is due, if it takes less than a second; may be repeated."""

@@ -120,3 +120,18 @@ def test_its_thread_ends_when_nobody_asks_and_another_begins_when_somebody_does(
         time.sleep(0.2)
         assert len(publisher.times) == expected
         assert wake._thread is None
+
+
+def test_where_no_thread_can_be_started_nobody_hears_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Broken on purpose: without `suppress` the error reached whoever had just committed.
+    def refuse(_: object) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    publisher = Publisher()
+    wake = Wake(publisher)
+    with monkeypatch.context() as patch:
+        patch.setattr(waking.Thread, "start", refuse)
+        wake()
+    wake()
+    settle()
+    assert len(publisher.times) == 1

@@ -14,6 +14,7 @@ What lies in the queue is what kombu's own transport writes and reads. One queue
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from queue import Empty
 from time import monotonic
 from typing import Any
@@ -212,6 +213,13 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         message = _decoded(item)
         self._taken[message["properties"]["delivery_tag"]] = item
         return message
+
+    def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
+        """Acknowledge; with `multiple`, also what was delivered before and is still open."""
+        if multiple and delivery_tag in self._taken:
+            for earlier in list(takewhile(lambda tag: tag != delivery_tag, self._taken)):
+                self.qos.ack(earlier)
+        self.qos.ack(delivery_tag)
 
     def settle(self, delivery_tag: str, *, requeue: bool = False) -> None:
         """Remove a message from what is in flight, now or with the next batch."""

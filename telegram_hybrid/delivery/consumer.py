@@ -11,6 +11,8 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
+from math import inf
+from operator import attrgetter
 from threading import Event as Flag
 from time import monotonic
 from typing import Any, Generic, Protocol, TypeVar
@@ -66,8 +68,12 @@ class PlainTransaction:
 
 @attrs.frozen(slots=True)
 class Delivery:
-    """A message of kombu's, its routing key, and the event in it, or why there is none."""
+    """A message of kombu's, its routing key, and the event in it, or why there is none.
 
+    `number` counts what arrived.
+    """
+
+    number: int
     message: Any
     routing_key: str
     event: Event | InvalidInput
@@ -138,6 +144,7 @@ class Consumer(Worker, Generic[Tx]):
             max_attempts=checks.count("max_attempts", max_attempts, least=1), backoff=backoff
         )
         self._setbacks = 0
+        self._arrivals = 0
         self._rate, self._lag, self._handling = Rate(), Times(), Times()
         self.counters = ConsumerCounters()
 
@@ -243,7 +250,8 @@ class Consumer(Worker, Generic[Tx]):
             event = record.event()
         except InvalidInput as error:
             event = error
-        delivery = Delivery(message, key, event)
+        self._arrivals += 1
+        delivery = Delivery(self._arrivals, message, key, event)
         alone = isinstance(event, InvalidInput)
         # Events wait behind those of the same channel: without order, each behind itself.
         if not self._keep_order:
@@ -276,8 +284,17 @@ class Consumer(Worker, Generic[Tx]):
             self._note(handled, duplicates=len(events) - len(handled))
             self._schedule.done(jobs, monotonic())
             with translated_errors(connection):
-                for job in jobs:
-                    job.delivery.message.ack()
+                self._acknowledge([job.delivery for job in jobs])
+
+    def _acknowledge(self, done: Sequence[Delivery]) -> None:
+        """Tell the broker: at once what arrived before all that is in hand, the others singly."""
+        rest = min((job.delivery.number for job in self._schedule), default=inf)
+        first = [each for each in done if each.number < rest]
+        if first:
+            max(first, key=attrgetter("number")).message.ack(multiple=True)
+        for each in done:
+            if each.number > rest:
+                each.message.ack()
 
     def _receive(self, connection: Connection, events: Sequence[Event]) -> set[UUID]:
         entries = [

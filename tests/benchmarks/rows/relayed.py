@@ -298,8 +298,11 @@ RELAY_BACKLOG = Benchmark(
     contenders=(
         Contender("the large backlog", Role.OURS, _delivering(relayed)),
         Contender("the small backlog", Role.LIMIT, _delivering(relayed, lambda at: at.few)),
+        # What a queue that grows as long costs its publisher, without an outbox.
+        Contender("py-amqp, as many", Role.FLOOR, _delivering(bare), needs=_AMQP),
+        Contender("py-amqp, as few", Role.FLOOR, _delivering(bare, lambda at: at.few), needs=_AMQP),
     ),
-    plan=Plan(rounds=3, calls=1, warmup=0),
+    plan=Plan(rounds=2, calls=1, warmup=0),
     quick=Plan(rounds=1, calls=1, warmup=0),
     aim=Aim(limit=1.15),
     around=_backlogs,

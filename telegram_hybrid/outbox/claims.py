@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 from telegram_hybrid.outbox.history import noted
 from telegram_hybrid.outbox.leases import Lease
 from telegram_hybrid.outbox.rows import OutboxRow
-from telegram_hybrid.schema.postgres.sql import sql
+from telegram_hybrid.schema.postgres.sql import fetch, sql
 
 
 @attrs.frozen(slots=True)
@@ -98,7 +98,7 @@ def pending(
     rows: list[OutboxRow] = []
     lowest: dict[int, int] = {}
     ended = 0
-    for kind, shard, *event in connection.execute(sql(_PENDING, schema), values):
+    for kind, shard, *event in fetch(connection, _PENDING, schema, values):
         if kind == "event":
             rows.append(OutboxRow.from_tuple(event))
         elif kind == "frozen":
@@ -119,7 +119,7 @@ def delete(
     if not ids:
         return 0, 0
     values = _fence(lease) | {"ids": list(ids)}
-    count, number = connection.execute(sql(_DELETE, schema), values).one()
+    ((count, number),) = fetch(connection, _DELETE, schema, values)
     return count, int(number)
 
 

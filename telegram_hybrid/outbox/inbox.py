@@ -8,7 +8,7 @@ from uuid import UUID
 import attrs
 from sqlalchemy import Connection
 
-from telegram_hybrid.schema.postgres.sql import sql
+from telegram_hybrid.schema.postgres.sql import fetch, sql
 
 
 @attrs.frozen(slots=True)
@@ -26,28 +26,13 @@ def receive(connection: Connection, schema: str, queue: str, entries: Sequence[E
     Of two transactions with the same event, the second waits for the first's end. The events are
     noted in the order of their ids, so that two such transactions never deadlock.
     """
-    if len(entries) == 1:  # as most are, and to plan a row is cheaper than to plan a list
-        (entry,) = entries
-        row = connection.execute(
-            sql(_RECEIVE_ONE, schema),
-            {
-                "queue": queue,
-                "event_id": entry.event_id,
-                "channel_id": entry.channel_id,
-                "message_id": entry.message_id,
-            },
-        )
-        return {entry.event_id} if row.rowcount else set()
-    rows = connection.execute(
-        sql(_RECEIVE, schema),
-        {
-            "queue": queue,
-            "event_id": [entry.event_id for entry in entries],
-            "channel_id": [entry.channel_id for entry in entries],
-            "message_id": [entry.message_id for entry in entries],
-        },
-    )
-    return set(rows.scalars())
+    values = {
+        "queue": queue,
+        "events": [entry.event_id for entry in entries],
+        "channels": [entry.channel_id for entry in entries],
+        "messages": [entry.message_id for entry in entries],
+    }
+    return {event_id for (event_id,) in fetch(connection, _RECEIVE, schema, values)}
 
 
 def queues(connection: Connection, schema: str) -> set[str]:
@@ -67,18 +52,9 @@ WITH RECURSIVE known AS (
 SELECT queue FROM known WHERE queue IS NOT NULL
 """
 
-_RECEIVE_ONE = """
-INSERT INTO "{schema}".inbox (queue, event_id, channel_id, message_id)
-VALUES (:queue, :event_id, :channel_id, :message_id)
-ON CONFLICT DO NOTHING
-"""
-
 _RECEIVE = """
-INSERT INTO "{schema}".inbox (queue, event_id, channel_id, message_id)
-SELECT :queue, event_id, channel_id, message_id
-FROM unnest(CAST(:event_id AS uuid[]), CAST(:channel_id AS bigint[]),
-            CAST(:message_id AS bigint[])) AS event (event_id, channel_id, message_id)
-ORDER BY event_id
-ON CONFLICT DO NOTHING
-RETURNING event_id
+SELECT "{schema}".receive_events(
+    CAST(:queue AS text), CAST(:events AS uuid[]), CAST(:channels AS bigint[]),
+    CAST(:messages AS bigint[])
+)
 """

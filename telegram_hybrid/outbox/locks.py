@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy import Connection
 
-from telegram_hybrid.schema.postgres.sql import sql
+from telegram_hybrid.schema.postgres.sql import fetch
 
 
 def lock_channels(connection: Connection, schema: str, channel_ids: Iterable[int]) -> None:
@@ -21,7 +21,8 @@ def lock_channels(connection: Connection, schema: str, channel_ids: Iterable[int
     ordered = sorted(set(channel_ids))
     if not ordered:
         return
-    connection.execute(sql(_LOCK, schema), {"prefix": lock_prefix(schema), "channel_ids": ordered})
+    values = {"prefix": lock_prefix(schema), "channel_ids": ordered}
+    fetch(connection, _LOCK, schema, values)
 
 
 def lock_prefix(schema: str) -> str:
@@ -35,10 +36,8 @@ def look(connection: Connection, schema: str, channel_ids: Sequence[int]) -> tup
     To be asked before a snapshot is taken of what may be cached: in a transaction of its own,
     which ends with this statement. A writer that waits counts as one that holds the lock.
     """
-    version, quiet = connection.execute(
-        sql(_LOOK, schema),
-        {"prefix": lock_prefix(schema), "channel_ids": list(channel_ids)},
-    ).one()
+    values = {"prefix": lock_prefix(schema), "channel_ids": list(channel_ids)}
+    ((version, quiet),) = fetch(connection, _LOOK, schema, values)
     return version, quiet
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 from uuid import UUID
 
@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from telegram_hybrid.model import Event, EventType, Message
 from telegram_hybrid.model.upcasting import MESSAGE, UPCASTERS
 from telegram_hybrid.outbox.locks import lock_prefix
-from telegram_hybrid.schema.postgres.sql import sql
+from telegram_hybrid.schema.postgres.sql import fetch
 from telegram_hybrid.schema.postgres.tables import shard_of
 
 
@@ -98,8 +98,7 @@ def append(
         "payload_version": UPCASTERS.current(MESSAGE),
         "traceparent": traceparent,
     }
-    rows = connection.execute(sql(_APPEND, schema), values)
-    return {channel_id: version for channel_id, version in rows}  # noqa: C416
+    return dict(fetch(connection, _APPEND, schema, values))
 
 
 def publish(connection: Connection, schema: str, event: Event) -> Event:
@@ -118,12 +117,14 @@ def publish(connection: Connection, schema: str, event: Event) -> Event:
         "schema_version": event.version,
         "traceparent": event.traceparent,
     }
-    sequence, occurred_at = connection.execute(sql(_PUBLISH, schema), values).one()
-    return attrs.evolve(event, event_id=event_id, sequence=sequence, occurred_at=occurred_at)
+    (((sequence, moment),),) = fetch(connection, _PUBLISH, schema, values)
+    return event.as_published(event_id, sequence, _EPOCH + timedelta(microseconds=moment))
 
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _PUBLISH = """
-SELECT * FROM "{schema}".publish_event(
+SELECT "{schema}".append_event(
     CAST(:lock AS text), CAST(:event_id AS uuid), CAST(:type AS text), CAST(:shard AS smallint),
     CAST(:channel_id AS bigint), CAST(:payload AS json), CAST(:schema_version AS integer),
     CAST(:traceparent AS text)

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from telegram_hybrid.cache import Loaded
 from telegram_hybrid.model import Entity, Media, Message, Revision
 from telegram_hybrid.outbox.locks import lock_prefix
-from telegram_hybrid.schema.postgres.sql import sql
+from telegram_hybrid.schema.postgres.sql import fetch, sql
 from telegram_hybrid.schema.redis.values import PAGE
 
 _KEYS_BY_ID = """
@@ -41,11 +41,30 @@ WHERE channel_id = :channel_id AND message_id BETWEEN :lo AND :hi
 ORDER BY message_id DESC
 """
 
-_COLUMNS = (
-    "channel_id, message_id, sent_at, text, caption, entities, edited_at, message_type, source, "
-    "sender_id, sender_name, reply_to_id, thread_id, grouped_id, media, metadata, status, version, "
-    "received_at, deleted_at, delete_reason"
+_NAMES = (
+    "channel_id",
+    "message_id",
+    "sent_at",
+    "text",
+    "caption",
+    "entities",
+    "edited_at",
+    "message_type",
+    "source",
+    "sender_id",
+    "sender_name",
+    "reply_to_id",
+    "thread_id",
+    "grouped_id",
+    "media",
+    "metadata",
+    "status",
+    "version",
+    "received_at",
+    "deleted_at",
+    "delete_reason",
 )
+_COLUMNS = ", ".join(_NAMES)
 
 _ROWS = """
 SELECT {columns}
@@ -59,7 +78,7 @@ _READ = """
 SELECT {columns}, as_of, quiet
 FROM "{schema}".read_messages(
     CAST(:channel_id AS bigint), CAST(:message_ids AS bigint[]), CAST(:prefix AS text))
-""".replace("{columns}", ", ".join(f"(stored).{name}" for name in _COLUMNS.split(", ")))
+""".replace("{columns}", ", ".join(f"(stored).{name}" for name in _NAMES))
 
 _REVISIONS = """
 SELECT text, caption, edited_at, version, recorded_at FROM "{schema}".message_revisions
@@ -95,17 +114,11 @@ def _read(
     message_ids: Sequence[int],
     prefix: str | None,
 ) -> Loaded:
-    rows = connection.execute(
-        sql(_READ, schema),
-        {"channel_id": channel_id, "message_ids": list(message_ids), "prefix": prefix},
-    ).all()
-    found: dict[int, Message] = {}
-    for row in rows:
-        fields = dict(row._mapping)
-        as_of, quiet = fields.pop("as_of"), fields.pop("quiet")
-        if row.message_id is not None:
-            found[row.message_id] = _message(fields)
-    return Loaded(found, as_of, quiet)
+    values = {"channel_id": channel_id, "message_ids": list(message_ids), "prefix": prefix}
+    rows = fetch(connection, _READ, schema, values)  # at least one, of nulls if need be
+    found = (_message(columns) for *columns, _, _ in rows if columns[0] is not None)
+    *_, as_of, quiet = rows[0]
+    return Loaded({message.message_id: message for message in found}, as_of, quiet)
 
 
 def stored_ids(
@@ -144,12 +157,8 @@ def oldest(
 def page(connection: Connection, schema: str, channel_id: int, number: int) -> list[Message]:
     """Return all messages of a page of the cache that are not deleted, newest first."""
     lo = number * PAGE
-    keys = [
-        (message_id, sent_at)
-        for message_id, sent_at in connection.execute(
-            sql(_KEYS_BETWEEN, schema), {"channel_id": channel_id, "lo": lo, "hi": lo + PAGE - 1}
-        )
-    ]
+    values = {"channel_id": channel_id, "lo": lo, "hi": lo + PAGE - 1}
+    keys = fetch(connection, _KEYS_BETWEEN, schema, values)
     rows = _rows(connection, schema, channel_id, keys)
     found = (rows[message_id] for message_id, _ in keys if message_id in rows)
     return [message for message in found if message.deleted_at is None]
@@ -188,13 +197,8 @@ def _page(
     found: list[Message] = []
     while len(found) < limit:
         wanted = limit - len(found)
-        keys = [
-            (number, sent_at)
-            for number, sent_at in connection.execute(
-                sql(statement, schema),
-                {"channel_id": channel_id, "bound": bound, "limit": wanted},
-            )
-        ]
+        values = {"channel_id": channel_id, "bound": bound, "limit": wanted}
+        keys = fetch(connection, statement, schema, values)
         rows = _rows(connection, schema, channel_id, keys)
         found += [
             rows[number]
@@ -210,11 +214,8 @@ def _page(
 def _keys(
     connection: Connection, schema: str, channel_id: int, message_ids: Sequence[int]
 ) -> list[Key]:
-    rows = connection.execute(
-        sql(_KEYS_BY_ID, schema),
-        {"channel_id": channel_id, "message_ids": list(message_ids)},
-    )
-    return [(number, sent_at) for number, sent_at in rows]
+    values = {"channel_id": channel_id, "message_ids": list(message_ids)}
+    return fetch(connection, _KEYS_BY_ID, schema, values)
 
 
 def _rows(
@@ -222,20 +223,17 @@ def _rows(
 ) -> dict[int, Message]:
     if not keys:
         return {}
-    rows = connection.execute(
-        sql(_ROWS, schema),
-        {
-            "channel_id": channel_id,
-            "message_ids": [number for number, _ in keys],
-            "sent_at": sorted({sent_at for _, sent_at in keys}),
-        },
-    )
-    return {
-        message.message_id: message for message in (_message(dict(row._mapping)) for row in rows)
+    values = {
+        "channel_id": channel_id,
+        "message_ids": [number for number, _ in keys],
+        "sent_at": sorted({sent_at for _, sent_at in keys}),
     }
+    found = (_message(row) for row in fetch(connection, _ROWS, schema, values))
+    return {message.message_id: message for message in found}
 
 
-def _message(fields: dict[str, Any]) -> Message:
+def _message(columns: Sequence[Any]) -> Message:
+    fields = dict(zip(_NAMES, columns, strict=True))
     fields["entities"] = tuple(_parts(Entity, fields["entities"]))
     fields["media"] = tuple(_parts(Media, fields["media"]))
     return Message(**fields)

@@ -36,7 +36,7 @@ from telegram_hybrid.repositories import reading
 from telegram_hybrid.repositories.decisions import Verdict, check_transition, compare
 from telegram_hybrid.repositories.inserting import columns, new_rows
 from telegram_hybrid.repositories.partitions import Partitions
-from telegram_hybrid.schema.postgres.sql import sql
+from telegram_hybrid.schema.postgres.sql import fetch
 
 _KEYS = """
 SELECT key.sent_at, nextval('"{schema}".message_version') AS version, now() AS received_at
@@ -151,7 +151,7 @@ class Writer:
                 return stored
         elif not check_transition(stored, status):
             return stored
-        deleted_at = self._execute(
+        ((deleted_at,),) = self._execute(
             _MARK,
             channel_id=key.channel_id,
             message_id=key.message_id,
@@ -159,7 +159,7 @@ class Writer:
             status=status.value,
             version=slot.version,
             reason=reason,
-        ).scalar_one()
+        )
         message = attrs.evolve(
             stored,
             status=status,
@@ -321,8 +321,8 @@ class Writer:
     def _trace(self) -> str | None:
         return self._traceparent or traces.current()
 
-    def _execute(self, statement: str, **values: Any) -> Any:
-        return self._connection.execute(sql(statement, self._schema), values)
+    def _execute(self, statement: str, **values: Any) -> list[Any]:
+        return fetch(self._connection, statement, self._schema, values)
 
 
 def _distinct(messages: Sequence[Message]) -> Iterator[list[int]]:

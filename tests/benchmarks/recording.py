@@ -14,7 +14,7 @@ import attrs
 import psycopg
 import redis
 from redis.connection import AbstractConnection
-from sqlalchemy import Engine, event
+from statements import heard
 
 Row = tuple[Any, ...]
 
@@ -38,12 +38,9 @@ Step = Commands | Statement
 
 
 @contextmanager
-def recording(engine: Engine) -> Iterator[list[Step]]:
-    """Collect what this process sends meanwhile: by any Redis client, and by this engine."""
+def recording() -> Iterator[list[Step]]:
+    """Collect what this process sends meanwhile, by any client of Redis or PostgreSQL."""
     steps: list[Step] = []
-
-    def executing(_c: Any, _cursor: Any, text: str, values: Any, _x: Any, _many: bool) -> None:
-        steps.append(Statement(text, values))
 
     send, pack = AbstractConnection.send_command, AbstractConnection.pack_commands
 
@@ -56,15 +53,14 @@ def recording(engine: Engine) -> Iterator[list[Step]]:
         steps.append(Commands(tuple(several)))
         return pack(self, several)
 
-    event.listen(engine, "before_cursor_execute", executing)
     AbstractConnection.send_command = send_command  # type: ignore[method-assign]
     AbstractConnection.pack_commands = pack_commands  # type: ignore[method-assign]
     try:
-        yield steps
+        with heard(lambda text, values: steps.append(Statement(text, values))):
+            yield steps
     finally:
         AbstractConnection.send_command = send  # type: ignore[method-assign]
         AbstractConnection.pack_commands = pack  # type: ignore[method-assign]
-        event.remove(engine, "before_cursor_execute", executing)
 
 
 def statements(steps: Sequence[Step]) -> list[Statement]:

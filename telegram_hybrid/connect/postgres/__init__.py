@@ -139,19 +139,19 @@ def transaction(engine: Engine) -> Iterator[Connection]:
     `SchemaMismatch` or `DatabaseError`, with the driver's error as the cause.
     """
     with connected(engine) as connection:
-        with translated_errors(engine):
-            begun = connection.begin()
+        begun = connection.begin()
         try:
-            with translated_errors(engine):
-                yield connection
-        except BaseException:
+            yield connection
+        except BaseException as error:
             try:
                 begun.rollback()
             except sqlalchemy.exc.SQLAlchemyError:
                 # The server rolls back by itself when the connection ends; what went wrong
                 # first is what the caller has to know.
                 connection.invalidate()
-            raise
+            if (ours := _ours(error, engine)) is None:
+                raise
+            raise ours from error
         try:
             with translated_errors(engine):
                 begun.commit()
@@ -176,14 +176,17 @@ def autocommitting(connection: Connection) -> Connection:
 
 def connected(engine: Engine) -> Connection:
     """Return a connection of the pool, with nothing begun. Raises as `transaction` does."""
-    with translated_errors(engine):
-        try:
-            return engine.connect()
-        except sqlalchemy.exc.InvalidRequestError as error:
-            # The pool replaced a connection that had ended, and the new one had ended, too.
-            raise DatabaseUnavailable(
-                f"{_place(engine)}: ends connections as soon as they are opened"
-            ) from error
+    try:
+        return engine.connect()
+    except sqlalchemy.exc.InvalidRequestError as error:
+        # The pool replaced a connection that had ended, and the new one had ended, too.
+        raise DatabaseUnavailable(
+            f"{_place(engine)}: ends connections as soon as they are opened"
+        ) from error
+    except sqlalchemy.exc.SQLAlchemyError as error:
+        if (ours := _ours(error, engine)) is None:
+            raise
+        raise ours from error
 
 
 @contextmanager
@@ -191,13 +194,22 @@ def translated_errors(engine: Engine) -> Iterator[None]:
     """Raise our errors for SQLAlchemy's and psycopg's, naming the server, never the password."""
     try:
         yield
-    except sqlalchemy.exc.DBAPIError as error:
-        raise _translate(error, engine) from error
-    except sqlalchemy.exc.TimeoutError as error:
-        raise DatabaseUnavailable(
+    except sqlalchemy.exc.SQLAlchemyError as error:
+        if (ours := _ours(error, engine)) is None:
+            raise
+        raise ours from error
+
+
+def _ours(error: BaseException, engine: Engine) -> DatabaseError | None:
+    """Return the error of ours for one of SQLAlchemy's; None if it is to be raised as it is."""
+    if isinstance(error, sqlalchemy.exc.DBAPIError):
+        return _translate(error, engine)
+    if isinstance(error, sqlalchemy.exc.TimeoutError):
+        return DatabaseUnavailable(
             f"no free connection to {_place(engine)} within the pool's timeout; "
             "raise Settings.pool_size or hold transactions shorter"
-        ) from error
+        )
+    return None
 
 
 def _translate(error: sqlalchemy.exc.DBAPIError, engine: Engine) -> DatabaseError:

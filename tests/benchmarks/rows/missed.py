@@ -78,7 +78,7 @@ def _by_hand(at: _Stored) -> Iterator[Operation]:
     inputs, sent = at.forgotten_of_ours(), {}
     for number in _BY_ID:
         at.redis.delete(*at.redis.keys(f"{at.hybrid.settings.redis_prefix}:msg:*") or ["none"])
-        with recording(at.hybrid.engine) as steps:
+        with recording() as steps:
             at.hybrid.messages.get(CHANNEL, number)
         sent[number] = list(steps)
 
@@ -115,7 +115,7 @@ def _dogpile(at: _Stored) -> Iterator[Operation]:
     region = caches.region(
         at.stand, "dogpile", distributed_lock=True, thread_local_lock=False, lock_timeout=10
     )
-    with recording(at.hybrid.engine) as steps:
+    with recording() as steps:
         at.hybrid.messages.get(CHANNEL, at.forgotten_of_ours()(1)[0])
     read = statements(steps)[-1].text
 

@@ -128,7 +128,7 @@ def _transactions(heard: Hybrid, given: Sequence[Message]) -> list[list[Statemen
     """What the library says to save these, one list for each of its transactions."""
     transactions = []
     for at in range(0, len(given), _BATCH):
-        with recording(heard.engine) as steps:
+        with recording() as steps:
             heard.messages.save_many(given[at : at + _BATCH])
         transactions.append(elsewhere(statements(steps), "bench_heard", "bench_by_hand"))
     return transactions

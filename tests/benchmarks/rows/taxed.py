@@ -140,7 +140,7 @@ def _opened(writers: int, schema: str, taxed: Taxed) -> Any:
 
 def _heard(heard: Hybrid, schema: str, number: int, writer: int) -> list[Statement]:
     """What the library says to save one message."""
-    with recording(heard.engine) as steps:
+    with recording() as steps:
         heard.messages.save(post(number, _FIRST_CHANNEL - writer))
     return elsewhere(statements(steps), f"heard_{schema}", schema)
 

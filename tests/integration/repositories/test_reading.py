@@ -8,7 +8,7 @@ from datetime import timedelta
 import attrs
 import pytest
 import redis
-from sqlalchemy import event
+from statements import collected
 
 from telegram_hybrid import Channel, Hybrid, Settings, Status, connect
 from telegram_hybrid.cache import Loaded
@@ -190,13 +190,7 @@ def test_a_mixed_batch_is_one_read_of_redis_and_one_statement(hybrid: Hybrid) ->
     # Seen to fail while the look at the channel, the keys and the rows were three statements.
     hybrid.messages.save_many(make_messages(60))
     hybrid.messages.get_many(CHANNEL_ID, range(1, 30))
-    statements: list[str] = []
-
-    def note(connection: object, cursor: object, statement: str, *_: object) -> None:
-        statements.append(statement)
-
-    event.listen(hybrid.engine, "before_cursor_execute", note)
-    with redis.Redis.from_url(hybrid.settings.redis_url) as client:
+    with redis.Redis.from_url(hybrid.settings.redis_url) as client, collected() as statements:
         client.config_resetstat()
         found = hybrid.messages.get_many(CHANNEL_ID, [*range(1, 60), 999])
         hits = hybrid.messages.get_many(CHANNEL_ID, range(1, 60))

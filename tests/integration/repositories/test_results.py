@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import attrs
 import pytest
-from sqlalchemy import Connection, event, text
+from sqlalchemy import Connection, text
 from stand import until
+from statements import collected
 
 from telegram_hybrid import Hybrid, connect
 from telegram_hybrid.errors import InvalidInput
@@ -81,14 +82,10 @@ def test_however_many_channels_are_asked_about_in_one_statement(
     hybrid: Hybrid, count: Counting
 ) -> None:
     # Seen to fail with a statement for each channel.
-    statements: list[str] = []
-
-    def note(connection: object, cursor: object, statement: str, *_: object) -> None:
-        statements.append(statement)
-
-    event.listen(hybrid.engine, "before_cursor_execute", note)
+    hybrid.messages.get(CHANNEL_ID, 1)  # connects
     channels = range(CHANNEL_ID - 50, CHANNEL_ID)
-    assert hybrid.cached("count", count, channels=channels) == {"messages": 0}
+    with collected() as statements:
+        assert hybrid.cached("count", count, channels=channels) == {"messages": 0}
     assert len(statements) == 2, "one that asks whether anybody writes, and the query"
 
 

@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 
 import attrs
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import text
+from statements import collected
 
 from telegram_hybrid import (
     Entity,
@@ -345,16 +346,8 @@ def test_the_event_of_a_new_message_costs_no_statement_of_its_own(hybrid: Hybrid
     # Broken on purpose: storing the messages, and then announcing them, sends a fourth one.
     first, second = make_messages(2)
     hybrid.messages.save(first)
-    statements: list[str] = []
-
-    def executing(_c: object, _cursor: object, statement: str, *_: object) -> None:
-        statements.append(statement)
-
-    event.listen(hybrid.engine, "before_cursor_execute", executing)
-    try:
+    with collected() as statements:
         hybrid.messages.save(second)
-    finally:
-        event.remove(hybrid.engine, "before_cursor_execute", executing)
     _lock, _keys, insert = statements
     assert ".append_events(" in insert
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -19,6 +21,9 @@ REPLY_TIMEOUT = 15.0
 CLOSE_TIMEOUT = 2.0
 #: Seconds between heartbeats; a connection without any for two intervals is dead.
 HEARTBEAT = 30.0
+
+#: Bytes that one read takes at most, unless a frame is larger.
+_AHEAD = 8192
 
 _PORTS = {"amqp": 5672, "pyamqp": 5672, "amqps": 5671}
 _FILES = {"cacertfile": "ca_certs", "certfile": "certfile", "keyfile": "keyfile"}
@@ -81,15 +86,17 @@ def _tls(scheme: str, host: str, options: dict[str, str]) -> dict[str, Any] | bo
     return {**files, "cert_reqs": ssl.CERT_REQUIRED, "server_hostname": name}
 
 
-class _Bounded:
+class _Wire:
     """Beside a transport of py-amqp: `connect_timeout` is for connecting, however it goes on.
 
     py-amqp grants it to each address of a name, to TLS and to each frame of the handshake anew.
+    What is written `together` is one write.
     """
 
     sock: socket.socket
     connect_timeout: float
     give_up = float("inf")
+    _held: bytearray | None = None
 
     def connect(self) -> None:
         self.give_up = monotonic() + self.connect_timeout
@@ -98,6 +105,23 @@ class _Bounded:
     def left(self) -> float:
         """Seconds until connecting has to be done."""
         return max(0.001, self.give_up - monotonic())
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Hold what is written until the end of the block; an exception drops it."""
+        held = self._held = bytearray()
+        try:
+            yield
+        finally:
+            self._held = None
+        self.write(held)
+
+    def write(self, data: Any) -> None:
+        """Write, or hold; py-amqp reuses the memory that `data` shows."""
+        if self._held is None:
+            super().write(data)  # type: ignore[misc]
+        else:
+            self._held += data
 
     def _connect(self, host: str, port: int, timeout: float) -> None:
         addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -109,11 +133,18 @@ class _Bounded:
         self.sock.settimeout(REPLY_TIMEOUT)
 
 
-class _Plain(_Bounded, amqp.transport.TCPTransport):  # type: ignore[misc]
-    pass
+class _Plain(_Wire, amqp.transport.TCPTransport):  # type: ignore[misc]
+    """Reads ahead: py-amqp asks the socket three times for each frame, and keeps what is more."""
+
+    def _setup_transport(self) -> None:
+        super()._setup_transport()
+        self._quick_recv = self._receive
+
+    def _receive(self, least: int) -> bytes:
+        return self.sock.recv(max(least, _AHEAD))
 
 
-class _Encrypted(_Bounded, amqp.transport.SSLTransport):  # type: ignore[misc]
+class _Encrypted(_Wire, amqp.transport.SSLTransport):  # type: ignore[misc]
     pass
 
 

@@ -106,13 +106,13 @@ class AmqpPublisher:
             wire.on_unblocked = lambda: self._set_blocked(False)
 
     def send(self, envelopes: Sequence[Envelope], *, until: float = math.inf) -> None:
-        """Write the events; the broker's TCP window may make it wait."""
+        """Write the events, by one write; it ends with the time, if the broker does not read."""
         now = monotonic()
         with translated_errors(self._connection):
             transport = self._connection.connection.transport
-            with transport.having_timeout(self._timeout):
+            patience = max(0.001, min(self._timeout, until - now))
+            with transport.having_timeout(patience), transport.together():
                 for envelope in envelopes:
-                    _check(until)
                     self._confirms.sent(envelope.message_id, now)
                     # What `basic_publish` does, but for its look at the socket before each event.
                     self._channel.send_method(
@@ -121,6 +121,7 @@ class AmqpPublisher:
                         (0, self._exchange, envelope.routing_key, True, False),
                         _amqp_message(envelope),
                     )
+                _check(until)
 
     def receipts(self) -> list[Receipt]:
         """Read all that has arrived."""

@@ -38,8 +38,8 @@ class LocalWake:
 
     def wait(self, timeout: float, others: Sequence[int] = ()) -> bool:
         """Sleep for up to `timeout` seconds; True if woken."""
-        readable(timeout, (self._here.fileno(), *others))
-        return self.woken()
+        here = self._here.fileno()
+        return here in readable(timeout, (here, *others)) and self.woken()
 
     def fileno(self) -> int:
         """What can be read once it was notified."""
@@ -90,16 +90,14 @@ class RedisWake:
                 self._pubsub.subscribe(self._topic)
             if self._pubsub is None:
                 return self._local.wait(timeout, others)
-            if not self._heard():  # what was read already does not show at the socket
-                heard = self._pubsub.connection._sock.fileno()
-                readable(timeout, (heard, self._local.fileno(), *others))
-                if not self._heard():
-                    return self._local.woken()
+            there, here = self._pubsub.connection._sock.fileno(), self._local.fileno()
+            ready = readable(timeout, (there, here, *others))
+            # Both: what is heard is read to its end, or it would not show at its socket again.
+            return any([there in ready and self._heard(), here in ready and self._local.woken()])
         except (RedisError, OSError, AttributeError):
             # AttributeError: a connection that was closed has no socket.
             self.close()
             return self._local.wait(timeout, others)
-        return True
 
     def notify(self) -> None:
         """Wake the waiting thread of this process."""
@@ -121,9 +119,9 @@ class RedisWake:
         return heard
 
 
-def readable(timeout: float, files: Sequence[int]) -> None:
-    """Wait until one of these can be read; returns at once for one that is closed."""
+def readable(timeout: float, files: Sequence[int]) -> set[int]:
+    """Wait until some of these can be read, and return them; one that is closed can."""
     poll = select.poll()
     for file in files:
         poll.register(file, select.POLLIN)
-    poll.poll(max(0, round(timeout * 1000)))
+    return {file for file, _ in poll.poll(max(0, round(timeout * 1000)))}

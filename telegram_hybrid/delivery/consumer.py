@@ -11,8 +11,6 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
-from math import inf
-from operator import attrgetter
 from threading import Event as Flag
 from time import monotonic
 from typing import Any, Generic, Protocol, TypeVar
@@ -25,6 +23,7 @@ from sqlalchemy import Connection, Engine
 from telegram_hybrid.connect import postgres
 from telegram_hybrid.connect.broker import close_quietly, translated_errors
 from telegram_hybrid.delivery import letters
+from telegram_hybrid.delivery.acks import Delivery, acknowledge
 from telegram_hybrid.delivery.backoff import RECONNECT, REHANDLE, Backoff
 from telegram_hybrid.delivery.gauges import ConsumerCounters, ConsumerGauges, Rate, Times
 from telegram_hybrid.delivery.schedule import GiveUp, Job, Schedule
@@ -64,19 +63,6 @@ class PlainTransaction:
     """A transaction of which the handler gets only the connection."""
 
     connection: Connection
-
-
-@attrs.frozen(slots=True)
-class Delivery:
-    """A message of kombu's, its routing key, and the event in it, or why there is none.
-
-    `number` counts what arrived.
-    """
-
-    number: int
-    message: Any
-    routing_key: str
-    event: Event | InvalidInput
 
 
 class Consumer(Worker, Generic[Tx]):
@@ -284,17 +270,8 @@ class Consumer(Worker, Generic[Tx]):
             self._note(handled, duplicates=len(events) - len(handled))
             self._schedule.done(jobs, monotonic())
             with translated_errors(connection):
-                self._acknowledge([job.delivery for job in jobs])
-
-    def _acknowledge(self, done: Sequence[Delivery]) -> None:
-        """Tell the broker: at once what arrived before all that is in hand, the others singly."""
-        rest = min((job.delivery.number for job in self._schedule), default=inf)
-        first = [each for each in done if each.number < rest]
-        if first:
-            max(first, key=attrgetter("number")).message.ack(multiple=True)
-        for each in done:
-            if each.number > rest:
-                each.message.ack()
+                in_hand = (job.delivery for job in self._schedule)
+                acknowledge([job.delivery for job in jobs], in_hand)
 
     def _receive(self, connection: Connection, events: Sequence[Event]) -> set[UUID]:
         entries = [

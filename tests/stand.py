@@ -17,7 +17,7 @@ from telegram_hybrid.delivery.relay import Relay
 from telegram_hybrid.model import Event, EventType, Message
 from telegram_hybrid.outbox import rows
 from telegram_hybrid.outbox.locks import lock_channels
-from telegram_hybrid.schema.broker import Topology, open_envelope
+from telegram_hybrid.schema.broker import Envelope, Topology, open_envelope, seal
 from telegram_hybrid.schema.postgres import migrate
 from telegram_hybrid.settings import Settings
 from telegram_hybrid.testing import make_message
@@ -135,6 +135,20 @@ def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"did not happen within {seconds:g} s"
         time.sleep(0.01)
+
+
+def sealed(event: Event) -> Envelope:
+    """An event of a message as a relay sends it, to be sent once more."""
+    return seal(
+        event_id=event.event_id,
+        type=event.type,
+        sequence=event.sequence,
+        occurred_at=event.occurred_at,
+        channel_id=event.channel_id,
+        message_id=event.message_id,
+        payload=event.payload_json(),
+        traceparent=None,
+    )
 
 
 class Handler:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from stand import ALL, Handler, Stand, publish, until
+from stand import ALL, Handler, Stand, publish, sealed, until
 
 from telegram_hybrid.connect import postgres
 from telegram_hybrid.connect.broker import close_quietly
@@ -20,7 +20,6 @@ from telegram_hybrid.delivery.publisher import open_publisher
 from telegram_hybrid.delivery.topology import declare_exchanges, declare_queue
 from telegram_hybrid.errors import BrokerUnavailable, DatabaseUnavailable, TopologyConflict
 from telegram_hybrid.model import Event
-from telegram_hybrid.schema.broker import seal
 
 pytestmark = pytest.mark.integration
 
@@ -50,19 +49,7 @@ def test_an_event_that_comes_twice_takes_effect_once(at: Stand, batch: int):
     handler = Handler(at)
     publish(at, 5)
     repeated = at.taken()
-    envelopes = [
-        seal(
-            event_id=event.event_id,
-            type=event.type.value,
-            sequence=event.sequence,
-            occurred_at=event.occurred_at,
-            channel_id=event.channel_id,
-            message_id=event.message.message_id,
-            payload=event.message.to_json().decode(),
-            traceparent=None,
-        )
-        for event in repeated
-    ]
+    envelopes = [sealed(event) for event in repeated]
     publisher = open_publisher(at.broker(), at.topology)
     publisher.send(envelopes)
     publisher.send(envelopes)

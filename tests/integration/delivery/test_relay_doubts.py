@@ -10,14 +10,13 @@ import attrs
 import pytest
 from servers.pausable import Pausable
 from servers.rabbitmq import RabbitMQ
-from stand import Stand, publish, until
+from stand import Stand, publish, sealed, until
 
 from telegram_hybrid.connect.broker import open_broker
 from telegram_hybrid.delivery.publisher import open_publisher
 from telegram_hybrid.delivery.relay import Relay
 from telegram_hybrid.errors import BrokerError
 from telegram_hybrid.model import Event
-from telegram_hybrid.schema.broker import seal
 
 pytestmark = pytest.mark.integration
 
@@ -135,19 +134,7 @@ def test_a_relay_pauses_while_the_broker_is_short_of_memory_and_goes_on_after_th
 def test_nothing_is_published_after_the_end_of_the_lease(rabbit_at: Stand):
     # Broken on purpose: without the look at the clock before the write, both arrived.
     publish(rabbit_at, 2)
-    envelopes = [
-        seal(
-            event_id=event.event_id,
-            type=event.type.value,
-            sequence=event.sequence,
-            occurred_at=event.occurred_at,
-            channel_id=event.channel_id,
-            message_id=event.message.message_id,
-            payload=event.message.to_json().decode(),
-            traceparent=None,
-        )
-        for event in rabbit_at.taken()
-    ]
+    envelopes = [sealed(event) for event in rabbit_at.taken()]
     publisher = open_publisher(rabbit_at.broker(), rabbit_at.topology)
     with pytest.raises(BrokerError, match="lease ended"):
         publisher.send(envelopes, until=time.monotonic() - 0.001)

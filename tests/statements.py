@@ -11,7 +11,7 @@ import psycopg
 
 @contextmanager
 def heard(hear: Callable[[str, Any], object]) -> Iterator[None]:
-    """Call `hear` with the text and the values of every statement, by whomever it is sent."""
+    """Call `hear` with the text and the values of every statement that a cursor executes."""
     execute = psycopg.Cursor.execute
 
     def executing(self: Any, text: Any, values: Any = None, **options: Any) -> Any:

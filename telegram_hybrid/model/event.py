@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import copy
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -114,14 +113,6 @@ class Event:
     def message_id(self) -> int | None:
         """The id of the message; None for an event of your own."""
         return self.payload.message_id if isinstance(self.payload, Message) else None
-
-    def as_published(self, event_id: UUID, sequence: int, occurred_at: datetime) -> Event:
-        """Return it with what publishing gives it; the database's values are not checked again."""
-        published = copy(self)
-        _set(published, "event_id", event_id)
-        _set(published, "sequence", sequence)
-        _set(published, "occurred_at", occurred_at)
-        return published
 
     def payload_json(self) -> str:
         """The payload as JSON."""

@@ -118,7 +118,8 @@ def publish(connection: Connection, schema: str, event: Event) -> Event:
         "traceparent": event.traceparent,
     }
     (((sequence, moment),),) = fetch(connection, _PUBLISH, schema, values)
-    return event.as_published(event_id, sequence, _EPOCH + timedelta(microseconds=moment))
+    occurred_at = _EPOCH + timedelta(microseconds=moment)
+    return attrs.evolve(event, event_id=event_id, sequence=sequence, occurred_at=occurred_at)
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -149,9 +149,8 @@ def transaction(engine: Engine) -> Iterator[Connection]:
                 # The server rolls back by itself when the connection ends; what went wrong
                 # first is what the caller has to know.
                 connection.invalidate()
-            if (ours := _ours(error, engine)) is None:
-                raise
-            raise ours from error
+            _raise_ours(error, engine)
+            raise
         try:
             with translated_errors(engine):
                 begun.commit()
@@ -184,9 +183,8 @@ def connected(engine: Engine) -> Connection:
             f"{_place(engine)}: ends connections as soon as they are opened"
         ) from error
     except sqlalchemy.exc.SQLAlchemyError as error:
-        if (ours := _ours(error, engine)) is None:
-            raise
-        raise ours from error
+        _raise_ours(error, engine)
+        raise
 
 
 @contextmanager
@@ -195,21 +193,19 @@ def translated_errors(engine: Engine) -> Iterator[None]:
     try:
         yield
     except sqlalchemy.exc.SQLAlchemyError as error:
-        if (ours := _ours(error, engine)) is None:
-            raise
-        raise ours from error
+        _raise_ours(error, engine)
+        raise
 
 
-def _ours(error: BaseException, engine: Engine) -> DatabaseError | None:
-    """Return the error of ours for one of SQLAlchemy's; None if it is to be raised as it is."""
+def _raise_ours(error: BaseException, engine: Engine) -> None:
+    """Raise the error of ours for one of SQLAlchemy's, if there is one."""
     if isinstance(error, sqlalchemy.exc.DBAPIError):
-        return _translate(error, engine)
+        raise _translate(error, engine) from error
     if isinstance(error, sqlalchemy.exc.TimeoutError):
-        return DatabaseUnavailable(
+        raise DatabaseUnavailable(
             f"no free connection to {_place(engine)} within the pool's timeout; "
             "raise Settings.pool_size or hold transactions shorter"
-        )
-    return None
+        ) from error
 
 
 def _translate(error: sqlalchemy.exc.DBAPIError, engine: Engine) -> DatabaseError:

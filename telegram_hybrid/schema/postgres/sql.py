@@ -10,8 +10,6 @@ from sqlalchemy import Connection, TextClause, text
 from sqlalchemy.dialects.postgresql import psycopg
 from sqlalchemy.exc import DBAPIError
 
-_DIALECT = psycopg.dialect()  # type: ignore[no-untyped-call]
-
 
 @lru_cache(maxsize=512)
 def sql(statement: str, schema: str) -> TextClause:
@@ -46,4 +44,5 @@ def fetch(
 
 @lru_cache(maxsize=512)
 def _for_driver(statement: str, schema: str) -> str:
-    return str(sql(statement, schema).compile(dialect=_DIALECT))
+    dialect = psycopg.dialect()  # type: ignore[no-untyped-call]
+    return str(sql(statement, schema).compile(dialect=dialect))

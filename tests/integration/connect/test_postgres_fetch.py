@@ -69,7 +69,7 @@ def test_an_error_is_translated_where_it_leaves_the_transaction(hybrid: Hybrid) 
 
 
 def test_a_connection_that_breaks_is_not_used_again(hybrid: Hybrid) -> None:
-    # Broken on purpose: without `invalidate` the pool hands out the closed connection.
+    # Broken on purpose: without `invalidate` the lost connection counted as good.
     with pytest.raises(DatabaseUnavailable), postgres.transaction(hybrid.engine) as connection:
         ((pid,),) = fetch(connection, "SELECT pg_backend_pid()", "public", {})
         with hybrid.engine.begin() as other:

@@ -1,8 +1,9 @@
 """A relay in a process of its own; run by test_relay_shards.
 
 Usage: relaying.py JSON, with the keys database, schema, exchange, broker, owner, lease_seconds,
-log. Ends on SIGTERM. Appends to `log` for each event: when it was written (seconds of the
-monotonic clock, which all processes of a machine share), until when the lease was good, its id.
+log. Ends on SIGTERM. Appends to `log` for each event: when it was written to the socket (seconds
+of the monotonic clock, which all processes of a machine share), until when the lease was good, its
+id.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from amqp.transport import _AbstractTransport as AbstractTransport
+
 from telegram_hybrid.connect.broker import open_broker
 from telegram_hybrid.connect.postgres import open_engine
-from telegram_hybrid.delivery import publisher
+from telegram_hybrid.delivery.publisher import AmqpPublisher
 from telegram_hybrid.delivery.relay import Relay
 from telegram_hybrid.schema.broker import Topology
 from telegram_hybrid.settings import Settings
@@ -37,15 +40,21 @@ def main() -> None:
         owner=options["owner"],
         lease_seconds=options["lease_seconds"],
     )
-    build = publisher._amqp_message
+    send, write = AmqpPublisher.send, AbstractTransport.write
+    burst: list[str] = []
     with Path(options["log"]).open("a", buffering=1) as log:
 
-        def noted(envelope: Any) -> Any:
-            number = envelope.headers["cloudEvents_sequence"]
-            log.write(f"{monotonic()} {relay._holding.valid_until} {number}\n")
-            return build(envelope)
+        def noted(self: Any, envelopes: Any, **options: Any) -> None:
+            burst[:] = [envelope.headers["cloudEvents_sequence"] for envelope in envelopes]
+            send(self, envelopes, **options)
 
-        publisher._amqp_message = noted
+        def written(self: Any, data: Any) -> None:
+            now = monotonic()
+            write(self, data)
+            log.writelines(f"{now} {relay._holding.valid_until} {number}\n" for number in burst)
+            burst.clear()
+
+        AmqpPublisher.send, AbstractTransport.write = noted, written
         stop = threading.Event()
         signal.signal(signal.SIGTERM, lambda *_: stop.set())
         relay.run(stop)

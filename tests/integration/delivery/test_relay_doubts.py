@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit, urlunsplit
@@ -17,6 +18,7 @@ from telegram_hybrid.delivery.publisher import open_publisher
 from telegram_hybrid.delivery.relay import Relay
 from telegram_hybrid.errors import BrokerError
 from telegram_hybrid.model import Event
+from telegram_hybrid.schema.broker import Envelope
 
 pytestmark = pytest.mark.integration
 
@@ -132,11 +134,43 @@ def test_a_relay_pauses_while_the_broker_is_short_of_memory_and_goes_on_after_th
 
 
 def test_nothing_is_published_after_the_end_of_the_lease(rabbit_at: Stand):
-    # Broken on purpose: without the look at the clock before the write, both arrived.
+    # Broken on purpose: without the look at the clock both arrived, and with a look at it before
+    # the first event alone, too.
     publish(rabbit_at, 2)
     envelopes = [sealed(event) for event in rabbit_at.taken()]
     publisher = open_publisher(rabbit_at.broker(), rabbit_at.topology)
+
+    class Slow(list[Envelope]):
+        """The relay falls asleep over the first event."""
+
+        def __iter__(self) -> Iterator[Envelope]:
+            for envelope in super().__iter__():
+                yield envelope
+                time.sleep(0.2)
+
     with pytest.raises(BrokerError, match="lease ended"):
-        publisher.send(envelopes, until=time.monotonic() - 0.001)
+        publisher.send(Slow(envelopes), until=time.monotonic() + 0.1)
     publisher.close()
     assert rabbit_at.taken() == []
+
+
+def test_a_write_that_the_broker_does_not_read_ends_with_the_lease(
+    rabbit_at: Stand, rabbitmq: RabbitMQ
+):
+    # Broken on purpose: with `confirm_timeout` alone it went on for 10 seconds.
+    publish(rabbit_at, 1)
+    (event,) = rabbit_at.taken()
+    large = attrs.evolve(sealed(event), body=b"x" * 1_000_000)
+    publisher = open_publisher(rabbit_at.broker(), rabbit_at.topology, confirm_timeout=10.0)
+    # Where there is this option, Linux ends such a write, too, some time after py-amqp's second.
+    wire = publisher._connection.connection.sock
+    wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 0)
+    rabbitmq.pause()
+    try:
+        began = time.monotonic()
+        with pytest.raises(BrokerError, match="timed out"):
+            publisher.send([large] * 32, until=began + 2.0)
+        assert time.monotonic() - began < 5.0
+    finally:
+        rabbitmq.resume()
+        publisher.close()

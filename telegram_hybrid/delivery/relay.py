@@ -46,6 +46,8 @@ BATCH = 2000
 BURST = 64
 #: Confirmed events that are deleted together, and the seconds that they wait for more to come.
 SETTLE, SETTLE_AFTER = 500, 0.05
+#: Seconds for which answers wait for more to come, while nothing waits for them.
+ANSWERS_AFTER = 0.005
 #: Seconds between two polls: the first after work, and the most after a long silence.
 POLL_FIRST, POLL_MOST = 0.05, 1.0
 #: Seconds between two looks at everything, whatever the floors say.
@@ -223,6 +225,8 @@ class Relay(Worker):
         """Wait for news, for answers, or until something is due, for `seconds` at most."""
         number = self._publisher.fileno() if self._publisher else None
         others = [] if number is None else [number]
+        if self._pipeline.flying and not self._pipeline.waiting:
+            others, seconds = [], min(seconds, ANSWERS_AFTER)
         if self._pipeline.confirmed:
             seconds = min(seconds, SETTLE_AFTER)
         due = min(self._poll_at, self._holding.renew_at) - monotonic()

@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 from telegram_hybrid.outbox.history import noted
 from telegram_hybrid.outbox.leases import Lease
 from telegram_hybrid.outbox.rows import OutboxRow
-from telegram_hybrid.schema.postgres.sql import fetch, sql
+from telegram_hybrid.schema.postgres.sql import array, fetch, sql
 
 
 @attrs.frozen(slots=True)
@@ -90,10 +90,10 @@ def pending(
     if not asks:
         return Found([], {}, 0)
     values = {
-        "shards": [ask.shard for ask in asks],
-        "floors": [ask.floor for ask in asks],
-        "rooms": [ask.room for ask in asks],
-        "known": list(known),
+        "shards": array(ask.shard for ask in asks),
+        "floors": array(ask.floor for ask in asks),
+        "rooms": array(ask.room for ask in asks),
+        "known": array(known),
     }
     rows: list[OutboxRow] = []
     lowest: dict[int, int] = {}
@@ -118,7 +118,7 @@ def delete(
     """
     if not ids:
         return 0, 0
-    values = _fence(lease) | {"ids": list(ids)}
+    values = _fence(lease) | {"ids": array(ids)}
     ((count, number),) = fetch(connection, _DELETE, schema, values)
     return count, int(number)
 
@@ -162,8 +162,8 @@ def _changed(
 def _fence(lease: Lease) -> dict[str, Any]:
     return {
         "owner": lease.owner,
-        "shards": list(lease.epochs.keys()),
-        "epochs": list(lease.epochs.values()),
+        "shards": array(lease.epochs.keys()),
+        "epochs": array(lease.epochs.values()),
     }
 
 

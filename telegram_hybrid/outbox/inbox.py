@@ -8,7 +8,7 @@ from uuid import UUID
 import attrs
 from sqlalchemy import Connection
 
-from telegram_hybrid.schema.postgres.sql import fetch, sql
+from telegram_hybrid.schema.postgres.sql import array, fetch, sql
 
 
 @attrs.frozen(slots=True)
@@ -28,9 +28,9 @@ def receive(connection: Connection, schema: str, queue: str, entries: Sequence[E
     """
     values = {
         "queue": queue,
-        "events": [entry.event_id for entry in entries],
-        "channels": [entry.channel_id for entry in entries],
-        "messages": [entry.message_id for entry in entries],
+        "events": array(entry.event_id for entry in entries),
+        "channels": array(entry.channel_id for entry in entries),
+        "messages": array(entry.message_id for entry in entries),
     }
     return {event_id for (event_id,) in fetch(connection, _RECEIVE, schema, values)}
 

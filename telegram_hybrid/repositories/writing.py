@@ -36,7 +36,7 @@ from telegram_hybrid.repositories import reading
 from telegram_hybrid.repositories.decisions import Verdict, check_transition, compare
 from telegram_hybrid.repositories.inserting import columns, new_rows
 from telegram_hybrid.repositories.partitions import Partitions
-from telegram_hybrid.schema.postgres.sql import fetch
+from telegram_hybrid.schema.postgres.sql import array, fetch
 
 _KEYS = """
 SELECT key.sent_at, nextval('"{schema}".message_version') AS version, now() AS received_at
@@ -253,8 +253,8 @@ class Writer:
     def _slots(self, keys: Sequence[MessageKey]) -> list[_Slot]:
         rows = self._execute(
             _KEYS,
-            channel_id=[key.channel_id for key in keys],
-            message_id=[key.message_id for key in keys],
+            channel_id=array(key.channel_id for key in keys),
+            message_id=array(key.message_id for key in keys),
         )
         return [_Slot(*row) for row in rows]
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Connection, TextClause, text
 from sqlalchemy.dialects.postgresql import psycopg
@@ -40,6 +41,11 @@ def fetch(
         raise DBAPIError.instance(
             said, dict(values), error, base, connection_invalidated=lost, dialect=connection.dialect
         ) from error
+
+
+def array(values: Iterable[int | UUID | None]) -> str:
+    """Return an array as text, which is to be cast: the driver's own way takes far longer."""
+    return "{" + ",".join("NULL" if each is None else str(each) for each in values) + "}"
 
 
 @lru_cache(maxsize=512)

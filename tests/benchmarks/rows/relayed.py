@@ -297,7 +297,7 @@ def _backlogs(stand: Stand) -> Iterator[_Place]:
 
 
 def _keep_short(at: delivery.Stand) -> None:
-    """Have the queue forget what is a second old: RabbitMQ is slower the longer a queue is."""
+    """Have the queue forget what is a second old: its length is not what is compared."""
     short = {"x-queue-type": "quorum", "x-message-ttl": 1_000}
     with at.broker() as connection:
         channel = connection.channel()

@@ -4,12 +4,13 @@ Usage: killed_delivery.py JSON, with the keys database, schema, exchange, broker
 ("relay", "consume"), kills, seed, batch, plain (kombu's own Redis transport instead of ours).
 
 The program forks a child that works, sends it SIGKILL after a random while, and does that `kills`
-times; forking saves the imports. The last child works until nothing is left. Prints one line for
-each kill.
+times; forking saves the imports. The last child works until nothing is left, or fails when
+nothing has happened for `patience` seconds. Prints one line for each kill.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import random
@@ -21,6 +22,7 @@ from typing import Any
 
 import kombu
 from sqlalchemy import text
+from sqlalchemy.engine import Engine
 
 from telegram_hybrid.connect.broker import open_broker
 from telegram_hybrid.connect.postgres import open_engine, transaction
@@ -35,7 +37,7 @@ LIFE = (0.02, 0.45)
 
 
 def work(options: dict[str, Any]) -> None:
-    """Relay and consume, as asked, until the expected number of events is in the inbox."""
+    """Relay and consume, as asked, until the expected number of events took effect."""
     engine = open_engine(Settings(database_url=options["database"]))
     schema, topology = options["schema"], Topology(options["exchange"])
 
@@ -72,16 +74,26 @@ def work(options: dict[str, Any]) -> None:
         )
     for worker in workers:
         worker.start()
-    deadline = time.monotonic() + options["patience"]
-    while time.monotonic() < deadline:
-        lost = suppress(CommitUnknown, DatabaseUnavailable)
-        with lost, transaction(engine) as connection:
-            done = connection.execute(text(f'SELECT count(*) FROM "{schema}".effects')).scalar_one()
-            if done >= options["events"]:
-                break
-        time.sleep(0.1)
+    applied = wait_for_all(engine, schema, options["events"], options["patience"])
+    if applied < options["events"]:
+        print("stuck at", applied, [each.counters for each in workers], file=sys.stderr)
+        faulthandler.dump_traceback(all_threads=True)
+        os._exit(1)
     for worker in workers:
         worker.stop()
+
+
+def wait_for_all(engine: Engine, schema: str, events: int, patience: float) -> int:
+    """How many took effect: all, or what has not grown for `patience` seconds."""
+    count = text(f'SELECT count(*) FROM "{schema}".effects')
+    applied, grew_at = 0, time.monotonic()
+    while applied < events and time.monotonic() - grew_at < patience:
+        time.sleep(0.1)
+        with suppress(CommitUnknown, DatabaseUnavailable), transaction(engine) as connection:
+            now: int = connection.execute(count).scalar_one()
+            if now > applied:
+                applied, grew_at = now, time.monotonic()
+    return applied
 
 
 def main() -> None:

@@ -34,6 +34,8 @@ from telegram_hybrid.settings import Settings
 
 #: Seconds that a child lives, after it is forked.
 LIFE = (0.02, 0.45)
+#: Seconds between two looks at what took effect.
+LOOK = 0.1
 
 
 def work(options: dict[str, Any]) -> None:
@@ -84,15 +86,19 @@ def work(options: dict[str, Any]) -> None:
 
 
 def wait_for_all(engine: Engine, schema: str, events: int, patience: float) -> int:
-    """How many took effect: all, or what has not grown for `patience` seconds."""
+    """How many took effect: all, or what has not grown for `patience` seconds.
+
+    Counted in looks: a machine that stood still has not waited.
+    """
     count = text(f'SELECT count(*) FROM "{schema}".effects')
-    applied, grew_at = 0, time.monotonic()
-    while applied < events and time.monotonic() - grew_at < patience:
-        time.sleep(0.1)
+    applied = looks = 0
+    while applied < events and looks < patience / LOOK:
+        time.sleep(LOOK)
+        looks += 1
         with suppress(CommitUnknown, DatabaseUnavailable), transaction(engine) as connection:
             now: int = connection.execute(count).scalar_one()
             if now > applied:
-                applied, grew_at = now, time.monotonic()
+                applied, looks = now, 0
     return applied
 
 

@@ -337,6 +337,9 @@ def test_what_a_writer_and_a_relay_took_to_their_graves_the_next_relay_repairs(
         began = time.monotonic()
         until(lambda: (reader.messages.get(CHANNEL, 1) or found).text == "1", 10)
         print(f"\nrepaired {time.monotonic() - began:.2f} s after the next relay began")
+        # The channel as a whole, and what the other writer's event tells of.
+        until(lambda: relay.counters.published == written_to, 10)
+        assert relay.stop()
         assert heir.cache.stats().repaired == 1 + written_to
         with redis.Redis.from_url(valkey.url) as client:
             assert client.exists(key), "a channel that Redis knows all of lost its values"

@@ -45,6 +45,7 @@ class _Trip:
     process: int = attrs.field(factory=os.getpid)
     fresh: bool = True
     cancelled: bool = False
+    waited: float = 0.0
 
 
 class Router:
@@ -174,6 +175,9 @@ class Router:
                 raise psycopg.OperationalError(f"no answer: {self.routes.trouble}")
             if self.routes.claim_doubt(monotonic()):
                 _in_background(self._ask_whether_pooler_lives)
+        if waited < trip.waited:
+            trip.cancelled = False  # it waits for another statement
+        trip.waited = waited
         limit = self._statement_timeout
         if limit is None or waited <= limit:
             return

@@ -58,6 +58,22 @@ def test_a_pooler_that_is_busy_with_others_is_waited_for(stack: NativeStack) -> 
     assert route == (Route.POOLER, None)
 
 
+def test_a_connection_cancels_each_statement_that_takes_too_long(stack: NativeStack) -> None:
+    # Seen to fail when it remembered the first one: the second ended with "no answer within".
+    stack.start(stack.postgres)
+    settings = Settings(
+        database_url=stack.settings.database_url, statement_timeout=0.5, pool_size=1
+    )
+    engine = postgres.open_engine(settings)
+    for _ in range(3):
+        with (
+            pytest.raises(DatabaseUnavailable, match="canceling statement"),
+            postgres.transaction(engine) as connection,
+        ):
+            connection.execute(text("SELECT pg_sleep(30)"))
+    postgres.shut(engine)
+
+
 def test_a_server_process_that_cannot_even_be_cancelled_is_given_up(stack: NativeStack) -> None:
     # Seen to fail with only the cancellation: the wait ended when the process went on.
     settings = Settings(database_url=stack.settings.database_url, statement_timeout=1.0)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from enum import IntEnum
 from functools import cached_property
 from importlib.util import find_spec
@@ -22,6 +22,7 @@ from telegram_hybrid.hybrid import Hybrid, connect
 from telegram_hybrid.settings import Settings
 
 Number = TypeVar("Number", int, float)
+T = TypeVar("T")
 
 
 class Scale(IntEnum):
@@ -44,11 +45,14 @@ class Stand:
     def __init__(self, scale: Scale = Scale.FULL) -> None:
         self.scale = scale
         self._stack: NativeStack | None = None
+        self._kept: dict[str, Any] = {}
+        self._opened = ExitStack()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._opened.close()
         if self._stack is not None:
             self._stack.close()
 
@@ -68,6 +72,13 @@ class Stand:
         """Let pass what is not like the rest, if times are what the run is for."""
         if self.scale is not Scale.BRIEF:
             time.sleep(seconds)
+
+    def kept(self, name: str, make: Callable[[], AbstractContextManager[T]]) -> T:
+        """What `make` opens when it is first asked for, and what then stays until the end."""
+        if name not in self._kept:
+            self._kept[name] = self._opened.enter_context(make())
+        found: T = self._kept[name]
+        return found
 
     @property
     def database_url(self) -> str:

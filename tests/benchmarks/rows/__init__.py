@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from benchmarks.benchmark import Benchmark
-from benchmarks.rows import cached, consumed, latency, missed, processes, relayed, saved, taxed
+from benchmarks.rows import (
+    cached,
+    consumed,
+    grown,
+    latency,
+    missed,
+    processes,
+    relayed,
+    saved,
+    taxed,
+)
 
 ALL: tuple[Benchmark, ...] = (
     *cached.ROWS,
@@ -13,6 +23,7 @@ ALL: tuple[Benchmark, ...] = (
     *relayed.ROWS,
     *consumed.ROWS,
     *latency.ROWS,
+    *grown.ROWS,
     *processes.ROWS,
 )
 

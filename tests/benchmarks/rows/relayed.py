@@ -46,7 +46,7 @@ Deliver = Callable[[delivery.Stand, int], tuple[float, float]]
 
 
 @attrs.frozen
-class _Place:
+class Place:
     """`at` without, `there` with the way to the broker that is measured."""
 
     at: delivery.Stand
@@ -58,11 +58,11 @@ class _Place:
     held: float = 0.0
 
 
-def _around(name: str, seconds: float = 0.0) -> Callable[[Stand], AbstractContextManager[_Place]]:
+def _around(name: str, seconds: float = 0.0) -> Callable[[Stand], AbstractContextManager[Place]]:
     @contextmanager
-    def around(stand: Stand) -> Iterator[_Place]:
+    def around(stand: Stand) -> Iterator[Place]:
         with stand.delivery(name) as at, _further(at, seconds) as there:
-            yield _Place(at, there, stand.sized(_EVENTS))
+            yield Place(at, there, stand.sized(_EVENTS))
 
     return around
 
@@ -79,13 +79,13 @@ def _further(at: delivery.Stand, seconds: float) -> Iterator[delivery.Stand]:
         yield attrs.evolve(at, settings=attrs.evolve(at.settings, broker_url=url))
 
 
-def _delivering(
-    deliver: Deliver, events: Callable[[_Place], int] = lambda place: place.events
-) -> Callable[[_Place], AbstractContextManager[Operation]]:
+def delivering(
+    deliver: Deliver, events: Callable[[Place], int] = lambda place: place.events
+) -> Callable[[Place], AbstractContextManager[Operation]]:
     """A call delivers that many events to an empty queue, and leaves it empty."""
 
     @contextmanager
-    def opened(place: _Place) -> Iterator[Operation]:
+    def opened(place: Place) -> Iterator[Operation]:
         count = events(place)
 
         def call(_: object) -> tuple[float, float]:
@@ -217,8 +217,8 @@ def polled(at: delivery.Stand, events: int) -> tuple[float, float]:
 
 def _contenders(*more: Contender) -> tuple[Contender, ...]:
     return (
-        Contender("relay", Role.OURS, _delivering(relayed)),
-        Contender("py-amqp, pipelined", Role.LIMIT, _delivering(bare), needs=_AMQP),
+        Contender("relay", Role.OURS, delivering(relayed)),
+        Contender("py-amqp, pipelined", Role.LIMIT, delivering(bare), needs=_AMQP),
         *more,
     )
 
@@ -227,8 +227,8 @@ RELAY = Benchmark(
     id="relay",
     what=f"events of 1 KB of {_CHANNELS} channels from the outbox to RabbitMQ, confirmed",
     contenders=_contenders(
-        Contender("relay, strict=False", Role.FLOOR, _delivering(partial(relayed, strict=False))),
-        Contender("kombu, a confirm each", Role.ALTERNATIVE, _delivering(polled), needs=_AMQP),
+        Contender("relay, strict=False", Role.FLOOR, delivering(partial(relayed, strict=False))),
+        Contender("kombu, a confirm each", Role.ALTERNATIVE, delivering(polled), needs=_AMQP),
     ),
     plan=Plan(rounds=7, calls=1, warmup=1),
     quick=Plan(rounds=2, calls=1, warmup=1),
@@ -263,13 +263,13 @@ def under_a_snapshot(at: delivery.Stand, events: int, *, seconds: float) -> tupl
 
 
 @contextmanager
-def _snapshots(stand: Stand) -> Iterator[_Place]:
+def _snapshots(stand: Stand) -> Iterator[Place]:
     with stand.delivery("bench_snapshot") as at:
-        yield _Place(at, at, stand.sized(_EVENTS), held=stand.sized(_HELD))
+        yield Place(at, at, stand.sized(_EVENTS), held=stand.sized(_HELD))
 
 
-def _held(place: _Place) -> AbstractContextManager[Operation]:
-    return _delivering(partial(under_a_snapshot, seconds=place.held))(place)
+def _held(place: Place) -> AbstractContextManager[Operation]:
+    return delivering(partial(under_a_snapshot, seconds=place.held))(place)
 
 
 RELAY_SNAPSHOT = Benchmark(
@@ -278,7 +278,7 @@ RELAY_SNAPSHOT = Benchmark(
     " during which another session held a snapshot, beside no such session",
     contenders=(
         Contender("a snapshot is held", Role.OURS, _held),
-        Contender("none is held", Role.LIMIT, _delivering(relayed)),
+        Contender("none is held", Role.LIMIT, delivering(relayed)),
     ),
     plan=Plan(rounds=2, calls=1, warmup=0),
     quick=Plan(rounds=1, calls=1, warmup=0),
@@ -293,14 +293,14 @@ def in_small_backlogs(at: delivery.Stand, events: int, *, each: int) -> tuple[fl
     return sum(seconds for seconds, _ in told), sum(burnt for _, burnt in told)
 
 
-def _small(place: _Place) -> AbstractContextManager[Operation]:
-    return _delivering(partial(in_small_backlogs, each=place.few))(place)
+def _small(place: Place) -> AbstractContextManager[Operation]:
+    return delivering(partial(in_small_backlogs, each=place.few))(place)
 
 
 @contextmanager
-def _backlogs(stand: Stand) -> Iterator[_Place]:
+def _backlogs(stand: Stand) -> Iterator[Place]:
     with stand.delivery("bench_backlog") as at:
-        yield _Place(at, at, stand.sized(_BACKLOG), few=stand.sized(_SMALL_BACKLOG))
+        yield Place(at, at, stand.sized(_BACKLOG), few=stand.sized(_SMALL_BACKLOG))
 
 
 RELAY_BACKLOG = Benchmark(
@@ -308,11 +308,11 @@ RELAY_BACKLOG = Benchmark(
     what=f"an event of a backlog of {_BACKLOG[0]:,} ({_BACKLOG[1]:,} with --quick),"
     f" beside as many in backlogs of {_SMALL_BACKLOG[0]:,}",
     contenders=(
-        Contender("one backlog", Role.OURS, _delivering(relayed)),
+        Contender("one backlog", Role.OURS, delivering(relayed)),
         Contender("small backlogs, one by one", Role.LIMIT, _small),
         # What PostgreSQL and RabbitMQ put off until later, it does not pay; or it pays another's.
-        Contender("a small one alone", Role.FLOOR, _delivering(relayed, lambda at: at.few)),
-        Contender("py-amqp, as many", Role.FLOOR, _delivering(bare), needs=_AMQP),
+        Contender("a small one alone", Role.FLOOR, delivering(relayed, lambda at: at.few)),
+        Contender("py-amqp, as many", Role.FLOOR, delivering(bare), needs=_AMQP),
     ),
     plan=Plan(rounds=2, calls=1, warmup=0),
     quick=Plan(rounds=1, calls=1, warmup=0),

@@ -18,15 +18,19 @@ COMMENT ON TABLE owed_invalidations IS
     'Channels with events that were published while Redis could not be told, and when that was.';
 """
 
+FUNCTIONS = ("read_messages", "ensure_message_partition")
+
 
 def upgrade() -> None:
     """Build the table; no temporary table of a session stands in for one of ours any more."""
     op.execute(OWED)
     schema = context.config.attributes["schema"]
-    for name in ("read_messages", "ensure_message_partition"):
+    for name in FUNCTIONS:
         op.execute(f'ALTER FUNCTION {name} SET search_path TO "{schema}", pg_temp')
 
 
 def downgrade() -> None:
-    """Drop it."""
+    """Drop it, and have the functions as they were."""
     op.execute("DROP TABLE owed_invalidations")
+    for name in FUNCTIONS:
+        op.execute(f"ALTER FUNCTION {name} SET search_path FROM CURRENT")

@@ -5,12 +5,14 @@ from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+from servers.kinds import plain_postgres_url
 from servers.rabbitmq import RabbitMQ
 from servers.stack import NativeStack
 from servers.versions import report
 from skip_policy import pytest_sessionfinish, pytest_terminal_summary
 
-__all__ = ["pytest_sessionfinish", "pytest_terminal_summary"]  # hooks, found here by pytest
+# Hooks and a fixture, found here by pytest.
+__all__ = ["plain_postgres_url", "pytest_sessionfinish", "pytest_terminal_summary"]
 
 # A busy machine makes examples slow; that says nothing about the property.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -17,7 +17,7 @@ from telegram_hybrid.errors import InvalidInput
 from telegram_hybrid.testing import make_message, make_messages
 from telegram_hybrid.testing.factories import CHANNEL_ID
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.one_server]  # about the cache, not the SQL
 OTHER = CHANNEL_ID - 1
 
 

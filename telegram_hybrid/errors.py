@@ -86,7 +86,28 @@ class NotFound(HybridError, LookupError):
 
 
 class IllegalTransition(HybridError):
-    """A status change that the life of a message does not allow."""
+    """A status change that the life of a message does not allow.
+
+    The database refuses it as well, to whoever asks: by SQLSTATE TH001.
+    """
+
+
+class TooManyDeletions(HybridError):
+    """A call would delete more messages than it was allowed to; none was deleted.
+
+    `at_most` is what was allowed.
+    """
+
+    def __init__(self, channel_id: int, at_most: int) -> None:
+        self.channel_id = channel_id
+        self.at_most = at_most
+        super().__init__(
+            f"channel {channel_id}: more than {at_most:,} messages would be deleted, so none was; "
+            "if that is meant, say at_most=... or at_most=None"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.channel_id, self.at_most))
 
 
 class NestedWrite(HybridError):

@@ -11,7 +11,7 @@ from telegram_hybrid.model.message import (
     Source,
     Status,
 )
-from telegram_hybrid.model.results import Outcome, Revision, SaveCounts, Saved
+from telegram_hybrid.model.results import Outcome, Revision, RevisionReason, SaveCounts, Saved
 
 __all__ = [
     "Change",
@@ -27,6 +27,7 @@ __all__ = [
     "Outcome",
     "Record",
     "Revision",
+    "RevisionReason",
     "SaveCounts",
     "Saved",
     "Source",

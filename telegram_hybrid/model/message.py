@@ -118,9 +118,11 @@ class Message:
     id within it. `sent_at` and `edited_at` are aware and kept in UTC. What has no field of its
     own is in `metadata`, a JSON object.
 
-    The last six fields are our own record of the message, set when it is read from the store;
-    they take no part in equality, so that a message read back equals the message saved. `stale`:
-    this is only what was last known; it is true where the caller allowed it, and in no JSON.
+    The last seven fields are our own record of the message, set when it is read from the store;
+    they take no part in equality, so that a message read back equals the message saved.
+    `status_reason` is what was said with the status; of a deleted message, with the one before.
+    `stale`: this is only what was last known; it is true where the caller allowed it, and in no
+    JSON.
 
     Raises `InvalidInput`, naming the field, for anything the store could not hold.
     """
@@ -147,6 +149,7 @@ class Message:
     received_at: datetime | None = attrs.field(default=None, eq=False)
     deleted_at: datetime | None = attrs.field(default=None, eq=False)
     delete_reason: str | None = attrs.field(default=None, eq=False)
+    status_reason: str | None = attrs.field(default=None, eq=False)
     stale: bool = attrs.field(default=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
@@ -231,6 +234,7 @@ _OPTIONAL: tuple[tuple[str, Callable[[str, Any], Any]], ...] = (
     ("caption", partial(checks.text, most=checks.MAX_TEXT)),
     ("sender_name", checks.text),
     ("delete_reason", checks.text),
+    ("status_reason", checks.text),
     ("sender_id", checks.bigint),
     ("grouped_id", checks.bigint),
     ("reply_to_id", checks.message_id),

@@ -58,12 +58,26 @@ class SaveCounts:
         )
 
 
+class RevisionReason(StrEnum):
+    """Why a content was kept as a revision."""
+
+    EDIT = "edit"
+    LATE_EDIT = "late_edit"
+    LEGACY_MERGE = "legacy_merge"
+
+
 @attrs.frozen(slots=True, kw_only=True)
 class Revision:
-    """An earlier content of a message: what an edit replaced, or an old edit that came late."""
+    """An earlier content of a message: what an edit replaced, or an old edit that came late.
+
+    `edited_at` is when Telegram says that this content was written (None: it is the first one);
+    `recorded_at` when we put it aside: the time of the edit that replaced it, or of its own late
+    arrival. `reason` is None for what was put aside before reasons were kept. Both times are UTC.
+    """
 
     text: str
     caption: str | None
     edited_at: datetime | None
     version: int
     recorded_at: datetime
+    reason: RevisionReason | None = None

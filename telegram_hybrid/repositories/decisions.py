@@ -38,7 +38,7 @@ def compare(stored: Message, incoming: Message) -> Verdict:
     return Verdict.LATE if incoming_at < stored_at else Verdict.EDIT
 
 
-_NEXT: dict[Status, frozenset[Status]] = {
+NEXT: dict[Status, frozenset[Status]] = {
     Status.RECEIVED: frozenset(
         {Status.QUEUED, Status.RETRYING, Status.PUBLISHED, Status.FAILED, Status.REPROCESS_PENDING}
     ),
@@ -66,9 +66,9 @@ def check_transition(message: Message, to: Status) -> bool:
     """
     if message.status is to:
         return False
-    if to in _NEXT[message.status]:
+    if to in NEXT[message.status]:
         return True
-    allowed = ", ".join(sorted(_NEXT[message.status])) or "nothing"
+    allowed = ", ".join(sorted(NEXT[message.status])) or "nothing"
     raise IllegalTransition(
         f"message {message.message_id} of channel {message.channel_id} is {message.status}: "
         f"it can become {allowed}, not {to}"

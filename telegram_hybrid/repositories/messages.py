@@ -28,24 +28,24 @@ from telegram_hybrid.cache import (
 )
 from telegram_hybrid.connect.postgres import reads
 from telegram_hybrid.errors import WriteConflict
-from telegram_hybrid.model import Message, Revision, SaveCounts, Saved, Status, checks
+from telegram_hybrid.model import Message, Revision, SaveCounts, Saved, checks
 from telegram_hybrid.outbox.locks import look
 from telegram_hybrid.repositories import reading
 from telegram_hybrid.repositories.batches import batches, checked_message
+from telegram_hybrid.repositories.life import MessageLife
 from telegram_hybrid.repositories.transaction import (
     Transaction,
     Transactions,
     checked_cursor,
     checked_ids,
     checked_key,
-    markable,
     wanted,
 )
 
 _T = TypeVar("_T")
 
 
-class Messages:
+class Messages(MessageLife):
     """The messages of all channels.
 
     Every write is one transaction: the row, its revision and its event commit together or not
@@ -93,24 +93,6 @@ class Messages:
             if on_commit is not None:
                 on_commit(now)
         return counts
-
-    def mark(self, channel_id: int, message_id: int, status: Status) -> Message:
-        """Move a message to another status and return it; marking twice changes nothing.
-
-        Raises `NotFound`, and `IllegalTransition` for a step such as published to received.
-        """
-        key, status = checked_key(channel_id, message_id), markable(status)
-        return self._write(lambda tx: tx.messages.mark(*key, status))
-
-    def delete(self, channel_id: int, message_id: int, *, reason: str | None = None) -> bool:
-        """Mark a message as deleted; return whether it was stored and not yet deleted.
-
-        The row stays, and redelivery does not bring the message back.
-        """
-        key = checked_key(channel_id, message_id)
-        if reason is not None:
-            checks.text("reason", reason)
-        return self._write(lambda tx: tx.messages.delete(*key, reason=reason))
 
     def get(
         self,

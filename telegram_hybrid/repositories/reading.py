@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from telegram_hybrid.cache import Loaded
-from telegram_hybrid.model import Entity, Media, Message, Revision
+from telegram_hybrid.model import Entity, Media, Message, Revision, RevisionReason
 from telegram_hybrid.outbox.locks import lock_prefix
 from telegram_hybrid.schema.postgres.sql import fetch, sql
 from telegram_hybrid.schema.redis.values import PAGE
@@ -63,6 +63,7 @@ _NAMES = (
     "received_at",
     "deleted_at",
     "delete_reason",
+    "status_reason",
 )
 _COLUMNS = ", ".join(_NAMES)
 
@@ -81,7 +82,8 @@ FROM "{schema}".read_messages(
 """.replace("{columns}", ", ".join(f"(stored).{name}" for name in _NAMES))
 
 _REVISIONS = """
-SELECT text, caption, edited_at, version, recorded_at FROM "{schema}".message_revisions
+SELECT text, caption, edited_at, version, recorded_at, reason
+FROM "{schema}".message_revisions
 WHERE channel_id = :channel_id AND message_id = :message_id
 ORDER BY edited_at NULLS FIRST, version
 """
@@ -179,6 +181,7 @@ def revisions(
             edited_at=row.edited_at and row.edited_at.astimezone(UTC),
             version=row.version,
             recorded_at=row.recorded_at.astimezone(UTC),
+            reason=row.reason and RevisionReason(row.reason),
         )
         for row in rows
     ]

@@ -19,23 +19,23 @@ from telegram_hybrid.model import (
     Revision,
     SaveCounts,
     Saved,
-    Status,
     checks,
 )
 from telegram_hybrid.repositories import reading
 from telegram_hybrid.repositories.batches import batches, checked_message
 from telegram_hybrid.repositories.channels import Channels
+from telegram_hybrid.repositories.life import TransactionLife
 from telegram_hybrid.repositories.partitions import Partitions
 from telegram_hybrid.repositories.writing import Writer
 
 
-class TransactionMessages:
+class TransactionMessages(TransactionLife):
     """Messages inside one transaction: reads see its own writes and never the cache."""
 
     def __init__(self, connection: Connection, schema: str, writer: Writer) -> None:
+        super().__init__(writer)
         self._connection = connection
         self._schema = schema
-        self._writer = writer
 
     def save(self, message: Message) -> Saved:
         """Store one message; see `Messages.save`."""
@@ -51,17 +51,6 @@ class TransactionMessages:
         for batch in batches(messages):
             counts += SaveCounts.of(self.save_batch(batch))
         return counts
-
-    def mark(self, channel_id: int, message_id: int, status: Status) -> Message:
-        """Move a message to another status; see `Messages.mark`."""
-        return self._writer.mark(checked_key(channel_id, message_id), markable(status))
-
-    def delete(self, channel_id: int, message_id: int, *, reason: str | None = None) -> bool:
-        """Mark a message as deleted; see `Messages.delete`."""
-        key = checked_key(channel_id, message_id)
-        if reason is not None:
-            checks.text("reason", reason)
-        return self._writer.delete(key, reason)
 
     def get(
         self, channel_id: int, message_id: int, *, include_deleted: bool = False
@@ -244,11 +233,3 @@ def checked_cursor(channel_id: int, message_id: int | None) -> int:
     """Return the id above which to read, below all ids for None. Raises `InvalidInput`."""
     checks.channel_id("channel_id", channel_id)
     return -1 if message_id is None else checks.message_id("message_id", message_id)
-
-
-def markable(status: Status) -> Status:
-    """Return a status that `mark` may set. Raises `InvalidInput`."""
-    status = checks.member(Status, "status", status)
-    if status is Status.DELETED:
-        raise InvalidInput("status", "deleting has its own call: messages.delete(...)")
-    return status

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from telegram_hybrid.cache.writes import PATCHABLE, group
-from telegram_hybrid.errors import NestedWrite, NotFound
+from telegram_hybrid.errors import NestedWrite
 from telegram_hybrid.model import (
     Change,
     ChannelWrite,
@@ -26,6 +26,7 @@ from telegram_hybrid.model import (
     Message,
     MessageKey,
     Outcome,
+    RevisionReason,
     Saved,
     Status,
 )
@@ -33,7 +34,7 @@ from telegram_hybrid.observe import traces
 from telegram_hybrid.outbox import rows as outbox
 from telegram_hybrid.outbox.locks import lock_channels
 from telegram_hybrid.repositories import reading
-from telegram_hybrid.repositories.decisions import Verdict, check_transition, compare
+from telegram_hybrid.repositories.decisions import Verdict, compare
 from telegram_hybrid.repositories.inserting import columns, new_rows
 from telegram_hybrid.repositories.partitions import Partitions
 from telegram_hybrid.schema.postgres.sql import array, fetch
@@ -58,9 +59,10 @@ WHERE channel_id = :channel_id AND message_id = :message_id AND sent_at = :sent_
 
 _REVISION = """
 INSERT INTO "{schema}".message_revisions
-    (channel_id, message_id, version, text, caption, edited_at)
+    (channel_id, message_id, version, text, caption, edited_at, reason)
 SELECT CAST(:channel_id AS bigint), CAST(:message_id AS bigint), CAST(:version AS bigint),
-       CAST(:text AS text), CAST(:caption AS text), CAST(:edited_at AS timestamptz)
+       CAST(:text AS text), CAST(:caption AS text), CAST(:edited_at AS timestamptz),
+       CAST(:reason AS text)
 WHERE NOT EXISTS (
     SELECT FROM "{schema}".message_revisions AS known
     WHERE known.channel_id = :channel_id AND known.message_id = :message_id
@@ -69,24 +71,9 @@ WHERE NOT EXISTS (
 )
 """
 
-_MARK = """
-UPDATE "{schema}".messages SET
-    status = CAST(:status AS text), version = :version, updated_at = now(),
-    queued_at = CASE :status WHEN 'queued' THEN now() ELSE queued_at END,
-    published_at = CASE :status WHEN 'published' THEN now() ELSE published_at END,
-    failed_at = CASE :status WHEN 'failed' THEN now() ELSE failed_at END,
-    reprocess_requested_at =
-        CASE :status WHEN 'reprocess_pending' THEN now() ELSE reprocess_requested_at END,
-    reprocessed_at = CASE :status WHEN 'reprocessed' THEN now() ELSE reprocessed_at END,
-    deleted_at = CASE :status WHEN 'deleted' THEN now() END,
-    delete_reason = CASE :status WHEN 'deleted' THEN CAST(:reason AS text) END
-WHERE channel_id = :channel_id AND message_id = :message_id AND sent_at = :sent_at
-RETURNING deleted_at
-"""
-
 
 @attrs.frozen(slots=True)
-class _Slot:
+class Slot:
     """What the database said of one key: where it is stored, if it is, and a fresh version."""
 
     sent_at: datetime | None
@@ -129,57 +116,12 @@ class Writer:
         # Before the first statement: through a pooler, a transaction that has begun holds one of
         # its few server connections, and all of them would wait here for one more.
         self._partitions.ensure(item.sent_at for item in messages)
-        self._lock({item.channel_id for item in messages})
+        self.lock({item.channel_id for item in messages})
         saved: dict[int, Saved] = {}
         for wave in _distinct(messages):
             batch = [messages[position] for position in wave]
             saved.update(zip(wave, self._save_distinct(batch), strict=True))
         return [saved[position] for position in range(len(messages))]
-
-    def mark(self, key: MessageKey, status: Status, *, reason: str | None = None) -> Message:
-        """Move a message to `status`, "deleted" included, and return it as it is then.
-
-        Raises `NotFound`, and `IllegalTransition` for a step that is not allowed.
-        """
-        self._lock({key.channel_id})
-        (slot,) = self._slots([key])
-        stored = self._stored([key]).get(key)
-        if stored is None:
-            raise NotFound(f"message {key.message_id} of channel {key.channel_id} is not stored")
-        if status is Status.DELETED:
-            if stored.deleted_at is not None:
-                return stored
-        elif not check_transition(stored, status):
-            return stored
-        ((deleted_at,),) = self._execute(
-            _MARK,
-            channel_id=key.channel_id,
-            message_id=key.message_id,
-            sent_at=stored.sent_at,
-            status=status.value,
-            version=slot.version,
-            reason=reason,
-        )
-        message = attrs.evolve(
-            stored,
-            status=status,
-            version=slot.version,
-            deleted_at=deleted_at,
-            delete_reason=reason if deleted_at else None,
-        )
-        deleted = status is Status.DELETED
-        kind = EventType.DELETED if deleted else EventType.STATUS_CHANGED
-        self._announce([(kind, message)])
-        return message
-
-    def delete(self, key: MessageKey, reason: str | None) -> bool:
-        """Mark a message as deleted; return whether it was stored and not yet deleted."""
-        before = len(self.changes)
-        try:
-            self.mark(key, Status.DELETED, reason=reason)
-        except NotFound:
-            return False
-        return len(self.changes) > before
 
     def publish(self, event: Event) -> Event:
         """Write an event of somebody's own; return it as it will be delivered.
@@ -201,7 +143,10 @@ class Writer:
             for write in group(self.changes)
         ]
 
-    def _lock(self, channel_ids: set[int]) -> None:
+    # What every write does, also those that are written elsewhere.
+
+    def lock(self, channel_ids: set[int]) -> None:
+        """Hold the locks of these channels until the transaction ends."""
         self._reserve(channel_ids)
         lock_channels(self._connection, self._schema, channel_ids)
         self.locked |= channel_ids
@@ -217,9 +162,9 @@ class Writer:
 
     def _save_distinct(self, batch: Sequence[Message]) -> list[Saved]:
         keys = [message.key for message in batch]
-        slots = self._slots(keys)
+        slots = self.slots(keys)
         known = [key for key, slot in zip(keys, slots, strict=True) if slot.sent_at is not None]
-        stored = self._stored(known)
+        stored = self.stored(known)
         fresh: list[Message] = []
         events: list[tuple[EventType, Message]] = []
         outcomes: list[Saved] = []
@@ -242,23 +187,25 @@ class Writer:
                 outcomes.append(Saved(after.key, Outcome.EDITED, after.version))
                 continue
             if verdict is Verdict.LATE:
-                self._keep_revision(message, slot.version)
+                self._keep_revision(message, slot.version, RevisionReason.LATE_EDIT)
             outcomes.append(Saved(before.key, Outcome.DUPLICATE, before.version))
         if fresh:
             self._insert(fresh, events)
         else:
-            self._announce(events)
+            self.announce(events)
         return outcomes
 
-    def _slots(self, keys: Sequence[MessageKey]) -> list[_Slot]:
-        rows = self._execute(
+    def slots(self, keys: Sequence[MessageKey]) -> list[Slot]:
+        """Look the keys up and draw a version for each; their channels are locked."""
+        rows = self.execute(
             _KEYS,
             channel_id=array(key.channel_id for key in keys),
             message_id=array(key.message_id for key in keys),
         )
-        return [_Slot(*row) for row in rows]
+        return [Slot(*row) for row in rows]
 
-    def _stored(self, keys: Iterable[MessageKey]) -> dict[MessageKey, Message]:
+    def stored(self, keys: Iterable[MessageKey]) -> dict[MessageKey, Message]:
+        """Return those of the messages that are stored, deleted ones included."""
         by_channel: dict[int, list[int]] = {}
         for key in keys:
             by_channel.setdefault(key.channel_id, []).append(key.message_id)
@@ -274,14 +221,14 @@ class Writer:
         """Store new messages and write `events`, theirs among them, by one statement."""
         self._partitions.ensure(message.sent_at for message in messages)
         try:
-            self._announce(events, new_messages=new_rows(messages))
+            self.announce(events, new_messages=new_rows(messages))
         except IntegrityError:
             # A partition that was there before has been dropped: the next try makes it again.
             self._partitions.forget()
             raise
 
     def _edit(self, before: Message, incoming: Message, version: int) -> Message:
-        self._keep_revision(before, before.version)
+        self._keep_revision(before, before.version, RevisionReason.EDIT)
         after = attrs.evolve(
             incoming,
             sent_at=before.sent_at,
@@ -291,12 +238,13 @@ class Writer:
             received_at=before.received_at,
             deleted_at=before.deleted_at,
             delete_reason=before.delete_reason,
+            status_reason=before.status_reason,
         )
-        self._execute(_EDIT, **columns(after))
+        self.execute(_EDIT, **columns(after))
         return after
 
-    def _keep_revision(self, message: Message, version: int) -> None:
-        self._execute(
+    def _keep_revision(self, message: Message, version: int, reason: RevisionReason) -> None:
+        self.execute(
             _REVISION,
             channel_id=message.channel_id,
             message_id=message.message_id,
@@ -304,9 +252,11 @@ class Writer:
             text=message.text,
             caption=message.caption,
             edited_at=message.edited_at,
+            reason=reason.value,
         )
 
-    def _announce(self, events: Sequence[tuple[EventType, Message]], **new: str) -> None:
+    def announce(self, events: Sequence[tuple[EventType, Message]], **new: str) -> None:
+        """Write the events of changed messages, and count these as changes of this transaction."""
         heads = outbox.append(
             self._connection, self._schema, events, traceparent=self._trace(), **new
         )
@@ -321,7 +271,8 @@ class Writer:
     def _trace(self) -> str | None:
         return self._traceparent or traces.current()
 
-    def _execute(self, statement: str, **values: Any) -> list[Any]:
+    def execute(self, statement: str, **values: Any) -> list[Any]:
+        """Run a statement in this transaction; return its rows."""
         return fetch(self._connection, statement, self._schema, values)
 
 
@@ -340,7 +291,7 @@ def _distinct(messages: Sequence[Message]) -> Iterator[list[int]]:
         waiting = later
 
 
-def _arrived(message: Message, slot: _Slot) -> Message:
+def _arrived(message: Message, slot: Slot) -> Message:
     """What Telegram said, with our own record of it begun anew."""
     return attrs.evolve(
         message,
@@ -349,4 +300,5 @@ def _arrived(message: Message, slot: _Slot) -> Message:
         received_at=slot.received_at,
         deleted_at=None,
         delete_reason=None,
+        status_reason=None,
     )

@@ -108,6 +108,7 @@ PAGES = [
     "README.md",
     "docs/index.md",
     "docs/tutorial.md",
+    "docs/life.md",
     "docs/events.md",
     "docs/operating.md",
     "docs/stack.md",

@@ -23,11 +23,21 @@ with th.connect(settings) as hybrid:
     assert_type(hybrid.messages.after(-100, message_id=5), list[th.Message])
     assert_type(hybrid.messages.seen(-100, range(5)), set[int])
     assert_type(hybrid.messages.mark(-100, 1, th.Status.QUEUED), th.Message)
+    assert_type(hybrid.messages.mark_many(-100, [1], th.Status.QUEUED), dict[int, th.Message])
+    assert_type(
+        hybrid.messages.mark_many(-100, {1: th.Status.FAILED}, reason="late"), dict[int, th.Message]
+    )
+    assert_type(hybrid.messages.request_reprocess(-100, range(5)), dict[int, th.Message])
     assert_type(hybrid.messages.delete(-100, 1, reason="spam"), bool)
+    assert_type(hybrid.messages.delete_many(-100, {1, 2}, at_most=5), set[int])
+    assert_type(hybrid.messages.restore(-100, 1), th.Message)
+    assert_type(hybrid.messages.restore_many(-100, [1]), set[int])
     assert_type(hybrid.messages.revisions(-100, 1), list[th.Revision])
     assert_type(hybrid.channels.get(-100), th.Channel | None)
     with hybrid.transaction() as tx:
         assert_type(tx.messages.save_batch([]), list[th.Saved])
+        assert_type(tx.messages.mark(-100, 1, th.Status.QUEUED), th.Message)
+        assert_type(tx.messages.restore_many(-100, [1]), set[int])
 
 with th.embedded() as own:
     assert_type(own, th.Hybrid)

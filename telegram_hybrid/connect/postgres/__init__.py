@@ -20,12 +20,16 @@ from telegram_hybrid.errors import (
     ConfigurationError,
     DatabaseError,
     DatabaseUnavailable,
+    HybridError,
+    IllegalTransition,
     SchemaMismatch,
     WriteConflict,
 )
 from telegram_hybrid.settings import Settings
 
 _CONFLICTS = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
+#: What the trigger on `messages` says of a step that `status_transitions` does not have.
+ILLEGAL_STEP = "TH001"
 _NO_SCHEMA = (
     psycopg.errors.UndefinedTable,
     psycopg.errors.InvalidSchemaName,
@@ -208,11 +212,13 @@ def _raise_ours(error: BaseException, engine: Engine) -> None:
         ) from error
 
 
-def _translate(error: sqlalchemy.exc.DBAPIError, engine: Engine) -> DatabaseError:
+def _translate(error: sqlalchemy.exc.DBAPIError, engine: Engine) -> HybridError:
     cause, place = error.orig, _place(engine)
     said = first_line(cause)
     if isinstance(cause, _CONFLICTS) or _misses_partition(cause):
         return WriteConflict(f"{place}: {said}; the transaction was rolled back, run it again")
+    if getattr(cause, "sqlstate", None) == ILLEGAL_STEP:
+        return IllegalTransition(f"{place}: {said}")
     if isinstance(cause, _NO_SCHEMA):
         return SchemaMismatch(f"{place}: {said}; run: python -m telegram_hybrid migrate up")
     if isinstance(cause, psycopg.errors.QueryCanceled):

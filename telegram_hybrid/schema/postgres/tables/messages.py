@@ -18,10 +18,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from telegram_hybrid.model import Status
+from telegram_hybrid.model import RevisionReason, Status
 
 _TIME = DateTime(timezone=True)
 _STATUSES = ", ".join(f"'{status}'" for status in Status)
+_REASONS = ", ".join(f"'{reason}'" for reason in RevisionReason)
 
 
 def channels(tables: MetaData) -> None:
@@ -89,6 +90,10 @@ def messages(tables: MetaData) -> None:
         Column("reprocessed_at", _TIME),
         Column("deleted_at", _TIME),
         Column("delete_reason", Text),
+        # What was said with the status; of a deleted message, with the one before.
+        Column("status_reason", Text),
+        # The status before the deletion, to which `restore` goes back; the trigger writes it.
+        Column("deleted_from", Text),
         PrimaryKeyConstraint("channel_id", "message_id", "sent_at", name="messages_pkey"),
         CheckConstraint(f"status IN ({_STATUSES})", name="messages_status_known"),
         # A status of "deleted" without a time of deletion, or the reverse, cannot be written.
@@ -111,7 +116,10 @@ def message_revisions(tables: MetaData) -> None:
         Column("caption", Text),
         Column("edited_at", _TIME),
         Column("recorded_at", _TIME, nullable=False, server_default=func.now()),
+        # NULL: put aside by a library that did not say why.
+        Column("reason", Text),
         PrimaryKeyConstraint("channel_id", "message_id", "version", name="message_revisions_pkey"),
+        CheckConstraint(f"reason IN ({_REASONS})", name="message_revisions_reason_known"),
         ForeignKeyConstraint(
             ["channel_id", "message_id"],
             [

@@ -25,6 +25,9 @@ LOST = {
     "relays": "those who live say so again within seconds",
     "owed_invalidations": "the library of before pays none",
     "channel_heads.changed_at": "the time of the upgrade: later is the safe side",
+    "message_revisions.reason": "the library of before knows none",
+    "messages.status_reason": "the library of before knows none",
+    "messages.deleted_from": "an undo then goes by the times that the statuses left",
 }
 
 #: All that is not rows, as PostgreSQL itself spells it.

@@ -35,6 +35,7 @@ from telegram_hybrid.repositories.messages import Messages
 from telegram_hybrid.repositories.outbox import Outbox
 from telegram_hybrid.repositories.partitions import Partitions
 from telegram_hybrid.repositories.results import Results
+from telegram_hybrid.repositories.statistics import StatisticsReader
 from telegram_hybrid.repositories.transaction import Transaction, Transactions
 from telegram_hybrid.repositories.truth import Truth
 from telegram_hybrid.schema.broker import Topology
@@ -53,7 +54,7 @@ def connect(settings: Settings | None = None) -> Hybrid:
 
 
 class Hybrid:
-    """Everything in one place: `messages`, `channels`, `transaction()`, and the cache behind them.
+    """Everything in one place: `messages`, `channels`, `statistics`, `transaction()`, the cache.
 
     Safe to share between threads. A forked process may go on with it, on connections of its own;
     relays and consumers that run stay with the parent.
@@ -90,6 +91,7 @@ class Hybrid:
         self._workers: list[Worker] = []
         self.messages = Messages(self.engine, schema, self._transactions, self.cache)
         self.channels = Channels(self._connection, schema)
+        self.statistics = StatisticsReader(self.engine, schema)
         self.dead_letters = DeadLetters(
             self._connection,
             schema,

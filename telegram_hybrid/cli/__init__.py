@@ -22,6 +22,7 @@ from telegram_hybrid.cli import (
     outbox,
     services,
     stack,
+    statistics,
 )
 from telegram_hybrid.cli.errors import OK, guarded
 
@@ -60,6 +61,8 @@ app.add_typer(dlq.app, name="dlq")
 app.add_typer(outbox.app, name="outbox")
 app.add_typer(maintenance.app, name="maintenance")
 app.add_typer(migrating.app, name="migrate")
+# A channel's id begins with a dash, and is no option.
+app.command("statistics", context_settings={"ignore_unknown_options": True})(statistics.command)
 app.command("health")(health.command)
 app.add_typer(cache.app, name="cache")
 app.add_typer(stack.app, name="stack")

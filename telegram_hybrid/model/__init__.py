@@ -12,14 +12,17 @@ from telegram_hybrid.model.message import (
     Status,
 )
 from telegram_hybrid.model.results import Outcome, Revision, RevisionReason, SaveCounts, Saved
+from telegram_hybrid.model.statistics import Count, Latency, Series, Statistics
 
 __all__ = [
     "Change",
     "Channel",
     "ChannelWrite",
+    "Count",
     "Entity",
     "Event",
     "EventType",
+    "Latency",
     "Media",
     "Message",
     "MessageKey",
@@ -30,6 +33,8 @@ __all__ = [
     "RevisionReason",
     "SaveCounts",
     "Saved",
+    "Series",
     "Source",
+    "Statistics",
     "Status",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import assert_type
 
 import telegram_hybrid as th
@@ -34,6 +35,10 @@ with th.connect(settings) as hybrid:
     assert_type(hybrid.messages.restore_many(-100, [1]), set[int])
     assert_type(hybrid.messages.revisions(-100, 1), list[th.Revision])
     assert_type(hybrid.channels.get(-100), th.Channel | None)
+    assert_type(hybrid.statistics.hourly(-100), th.Series)
+    assert_type(hybrid.statistics.daily(since=datetime(2026, 1, 1, tzinfo=UTC)), th.Series)
+    assert_type(hybrid.statistics.summary(-100).latency, th.Latency | None)
+    assert_type([row.by_status for row in hybrid.statistics.hourly()], list[dict[th.Status, int]])
     with hybrid.transaction() as tx:
         assert_type(tx.messages.save_batch([]), list[th.Saved])
         assert_type(tx.messages.mark(-100, 1, th.Status.QUEUED), th.Message)

@@ -21,16 +21,18 @@ import kombu
 from sqlalchemy import Connection, Engine
 
 from telegram_hybrid.connect import postgres
-from telegram_hybrid.connect.broker import close_quietly, translated_errors
+from telegram_hybrid.connect.broker import close_quietly, is_amqp, place, translated_errors
 from telegram_hybrid.delivery import letters
 from telegram_hybrid.delivery.acks import Delivery, acknowledge
 from telegram_hybrid.delivery.backoff import RECONNECT, REHANDLE, Backoff
 from telegram_hybrid.delivery.gauges import ConsumerCounters, ConsumerGauges, Rate, Times
 from telegram_hybrid.delivery.schedule import GiveUp, Job, Schedule
-from telegram_hybrid.delivery.topology import declare_exchanges, declare_queue
+from telegram_hybrid.delivery.silence import Silence
+from telegram_hybrid.delivery.topology import declare_exchanges, declare_queue, standing
 from telegram_hybrid.delivery.worker import Worker, log
 from telegram_hybrid.errors import (
     BrokerError,
+    BrokerUnavailable,
     DatabaseError,
     DatabaseUnavailable,
     InvalidInput,
@@ -188,6 +190,7 @@ class Consumer(Worker, Generic[Tx]):
                 )
                 consumer.consume()
             drained_at = monotonic()
+            silence = Silence(self._arrivals, drained_at)
             while not stop.is_set():
                 now = monotonic()
                 jobs = self._schedule.take(now, self._batch)
@@ -197,6 +200,7 @@ class Consumer(Worker, Generic[Tx]):
                     # Also between busy handlers: heartbeats of the broker must be read.
                     self._drain(connection, 0.0 if jobs else _IDLE)
                     drained_at = monotonic()
+                    self._doubt(silence, connection, channel)
         finally:
             close_quietly(connection)
 
@@ -224,6 +228,14 @@ class Consumer(Worker, Generic[Tx]):
                 while len(self._schedule) < self._batch:
                     connection.drain_events(timeout=0.0)
             connection.heartbeat_check()
+
+    def _doubt(self, silence: Silence, connection: kombu.Connection, channel: Any) -> None:
+        """Give the connection up if the broker keeps events to itself."""
+        if is_amqp(connection) and silence.due(self._arrivals, len(self._schedule), monotonic()):
+            ready, consumers = standing(connection, channel, self.queue)
+            if silence.stuck(ready, consumers, monotonic()):
+                told = f"{place(connection)}: queue {self.queue!r} keeps {ready} events to itself"
+                raise BrokerUnavailable(f"{told}; a new connection may get them")
 
     def _arrived(self, message: Any) -> None:
         key = str((message.delivery_info or {}).get("routing_key") or "")

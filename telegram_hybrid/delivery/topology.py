@@ -97,9 +97,22 @@ def depths(
         for queue in sorted({topology.dead_letter_queue, *queues}):
             # A refusal closes the channel with it, so each queue gets its own.
             with connection.channel() as channel, suppress(amqp.exceptions.NotFound):
-                answer = channel.queue_declare(queue, passive=True)
-                found[queue] = answer.message_count, answer.consumer_count
+                found[queue] = _standing(channel, queue)
         return found
+
+
+def standing(connection: kombu.Connection, channel: Any, queue: str) -> tuple[int, int]:
+    """Return how many events are ready in a queue of RabbitMQ's, and how many consumers it has.
+
+    Raises `BrokerError`, also if there is no such queue.
+    """
+    with translated_errors(connection):
+        return _standing(channel, queue)
+
+
+def _standing(channel: Any, queue: str) -> tuple[int, int]:
+    answer = channel.queue_declare(queue, passive=True)
+    return answer.message_count, answer.consumer_count
 
 
 @contextmanager

@@ -78,6 +78,14 @@ def killed(at: Stand, **options: Any) -> subprocess.Popen[bytes]:
     )
 
 
+def told(rabbitmq: RabbitMQ) -> str:
+    """What RabbitMQ says about its queues, for a failure that nobody saw."""
+    columns = ("name", "messages_ready", "messages_unacknowledged", "consumers", "state")
+    queues = rabbitmq.control("list_queues", "-p", "telegram", *columns)
+    consumers = rabbitmq.control("list_consumers", "-p", "telegram")
+    return f"{queues}\n{consumers}\n{rabbitmq.log.read_text(errors='replace')[-20_000:]}"
+
+
 def check(at: Stand, expected: list[int]) -> None:
     """Every event took effect exactly once, in order per channel, and nothing is left over."""
     rows = at.rows("SELECT sequence, channel_id FROM {s}.effects ORDER BY n")
@@ -158,5 +166,5 @@ def test_killing_rabbitmq_loses_nothing(at: Stand, rabbitmq: RabbitMQ):
     until(lambda: at.value("SELECT count(*) FROM {s}.effects") > 300, 60.0)
     rabbitmq.kill()
     rabbitmq.start()
-    assert program.wait(300) == 0
+    assert program.wait(300) == 0, told(rabbitmq)
     check(at, expected)

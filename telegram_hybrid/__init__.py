@@ -18,6 +18,7 @@ from telegram_hybrid._version import __version__
 from telegram_hybrid.errors import HybridError, InvalidInput
 from telegram_hybrid.model import (
     Change,
+    Changes,
     Channel,
     Count,
     Entity,
@@ -26,6 +27,7 @@ from telegram_hybrid.model import (
     Latency,
     Media,
     Message,
+    MessageChange,
     MessageKey,
     MessageType,
     Outcome,
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Change",
+    "Changes",
     "Channel",
     "Count",
     "Entity",
@@ -59,6 +62,7 @@ __all__ = [
     "Latency",
     "Media",
     "Message",
+    "MessageChange",
     "MessageKey",
     "MessageType",
     "Outcome",

@@ -81,6 +81,26 @@ class MissingExtra(ConfigurationError, ImportError):
     """A feature needs an optional dependency; the message gives the `pip install` line."""
 
 
+class CursorExpired(HybridError):
+    """Changes behind the cursor of `messages.changes` are no longer kept: some would be missing.
+
+    Of the channel `channel_id`, those up to `version`. To go on: take `changes("now").cursor`, then
+    read the messages themselves, then poll with that cursor.
+    """
+
+    def __init__(self, channel_id: int, version: int) -> None:
+        self.channel_id = channel_id
+        self.version = version
+        super().__init__(
+            f"the cursor is older than the changes that are kept: those of channel {channel_id} up "
+            f'to version {version} are forgotten. Begin with the cursor of changes("now"), then '
+            "read the messages themselves"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.channel_id, self.version))
+
+
 class NotFound(HybridError, LookupError):
     """A write named a message or channel that is not stored."""
 

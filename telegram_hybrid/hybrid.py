@@ -208,8 +208,8 @@ class Hybrid:
             )
 
     def maintain(self, **options: Any) -> Forgotten:
-        """Forget inbox rows older than `Settings.inbox_window`, and dead letters settled long ago;
-        run it daily.
+        """Forget inbox rows older than `Settings.inbox_window`, and dead letters and changes of
+        long ago; run it daily.
 
         `options` are those of `delivery.maintenance.maintain`.
         """

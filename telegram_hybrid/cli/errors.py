@@ -13,7 +13,13 @@ from collections.abc import Callable
 import typer
 
 from telegram_hybrid.cli.output import drop_stdout
-from telegram_hybrid.errors import ConfigurationError, HybridError, InvalidInput, NotFound
+from telegram_hybrid.errors import (
+    ConfigurationError,
+    CursorExpired,
+    HybridError,
+    InvalidInput,
+    NotFound,
+)
 
 OK = 0
 FAILED = 1
@@ -22,6 +28,9 @@ INTERRUPTED = 130
 
 #: The base of usage errors: click's class, or the copy of it that newer versions of typer carry.
 _ClickException: type[Exception] = typer.BadParameter.__mro__[2]
+
+#: What the caller can put right.
+_CALLERS = (InvalidInput, ConfigurationError, CursorExpired, NotFound, _ClickException)
 
 
 def guarded(command: Callable[[], int], *, debug: bool) -> int:
@@ -47,7 +56,9 @@ def guarded(command: Callable[[], int], *, debug: bool) -> int:
 
 def exit_code(error: Exception) -> int:
     """Return 2 for what the caller can put right (input, usage, settings), 1 for the rest."""
-    if isinstance(error, (InvalidInput, ConfigurationError, NotFound, _ClickException)):
+    if isinstance(
+        error, (InvalidInput, ConfigurationError, CursorExpired, NotFound, _ClickException)
+    ):
         return USAGE
     return FAILED
 

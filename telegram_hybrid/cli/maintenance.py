@@ -33,12 +33,16 @@ def run(
     letter_days: Annotated[
         float, typer.Option(help="Keep replayed and discarded dead letters for so many days.")
     ] = 90.0,
+    change_days: Annotated[
+        float, typer.Option(help="Keep what `changes` tells for so many days.")
+    ] = 30.0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> int:
-    """Forget old inbox rows and settled dead letters. Run it once a day, at any time.
+    """Forget old inbox rows, settled dead letters and changes. Run it once a day, at any time.
 
     The inbox is how a repeated event is known: keep it for longer than any event may take to be
-    handed out again. Open dead letters are never touched.
+    handed out again. Open dead letters are never touched. Who polls for changes more seldom than
+    they are kept has to begin anew.
 
     Example:
 
@@ -52,9 +56,14 @@ def run(
 
     with store() as hybrid:
         window = {} if inbox_days is None else {"inbox_window": inbox_days * DAY}
-        done = hybrid.maintain(letter_window=letter_days * DAY, **window)
+        done = hybrid.maintain(
+            letter_window=letter_days * DAY, change_window=change_days * DAY, **window
+        )
     if json:
         print_json(attrs.asdict(done))
     else:
-        typer.echo(f"{done.inbox:,} inbox rows and {done.dead_letters:,} dead letters forgotten")
+        typer.echo(
+            f"{done.inbox:,} inbox rows, {done.dead_letters:,} dead letters and {done.changes:,} "
+            "changes forgotten"
+        )
     return OK

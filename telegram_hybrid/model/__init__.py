@@ -1,5 +1,6 @@
 """Values only: messages, channels, events and results, frozen and checked; no I/O."""
 
+from telegram_hybrid.model.changes import Changes, MessageChange
 from telegram_hybrid.model.channel import Channel
 from telegram_hybrid.model.event import Change, ChannelWrite, Event, EventType, Record
 from telegram_hybrid.model.message import (
@@ -16,6 +17,7 @@ from telegram_hybrid.model.statistics import Count, Latency, Series, Statistics
 
 __all__ = [
     "Change",
+    "Changes",
     "Channel",
     "ChannelWrite",
     "Count",
@@ -25,6 +27,7 @@ __all__ = [
     "Latency",
     "Media",
     "Message",
+    "MessageChange",
     "MessageKey",
     "MessageType",
     "Outcome",

@@ -71,9 +71,10 @@ def append(
 ) -> dict[int, int]:
     """Write one event for each changed message, in the given order, in this transaction.
 
-    Raises each channel's head to the highest version among its messages; returns the heads as
-    they were before, {channel_id: version}, 0 for a channel that had none. `new_messages` are
-    rows of messages, a JSON array, that the same statement stores.
+    And one row of the log of changes, unless the channel had come as far before. Raises each
+    channel's head to the highest version among its messages; returns the heads as they were
+    before, {channel_id: version}, 0 for a channel that had none. `new_messages` are rows of
+    messages, a JSON array, that the same statement stores.
 
     The caller holds the lock of every channel concerned: ids are drawn here, and within a
     channel their order must be the order of commits (P3).
@@ -89,6 +90,7 @@ def append(
             "message_id": message.message_id,
             "payload": msgspec.Raw(message.to_json()),
             "version": message.version,
+            "status": message.status.value,
         }
         for kind, message in changed
     ]

@@ -28,9 +28,9 @@ from telegram_hybrid.cache import (
 )
 from telegram_hybrid.connect.postgres import reads
 from telegram_hybrid.errors import WriteConflict
-from telegram_hybrid.model import Message, Revision, SaveCounts, Saved, checks
+from telegram_hybrid.model import Changes, Message, Revision, SaveCounts, Saved, checks
 from telegram_hybrid.outbox.locks import look
-from telegram_hybrid.repositories import reading
+from telegram_hybrid.repositories import changes, reading
 from telegram_hybrid.repositories.batches import batches, checked_message
 from telegram_hybrid.repositories.life import MessageLife
 from telegram_hybrid.repositories.transaction import (
@@ -197,6 +197,43 @@ class Messages(MessageLife):
         checked_key(channel_id, message_id)
         with reads(self._engine) as connection:
             return reading.revisions(connection, self._schema, channel_id, message_id)
+
+    def changes(
+        self,
+        cursor: str | None = None,
+        *,
+        limit: int = 100,
+        channels: Iterable[int] | None = None,
+    ) -> Changes:
+        """Return what happened to messages behind `cursor`: for who has no broker to tell them.
+
+            cursor = load()                                    # None at first
+            while True:
+                page = hybrid.messages.changes(cursor, limit=500)
+                for change in page:
+                    print(change.type, change.key, change.message)
+                cursor = save(page.cursor)
+                if not page.more:
+                    sleep(1)
+
+        Every arrival, edit, change of status and deletion is given once, those of a channel in the
+        order of their commits; of two channels, the one that is furthest behind comes first. A
+        transaction that commits late is on a later page, and holds up nothing. A page has at most
+        `limit` (1 to 10,000) changes, by version.
+
+        Without a cursor it begins with the oldest change that is kept, with "now" with the first
+        one from now on: that page is empty. `channels` chooses (None: all), and may be another
+        choice at every call: a channel that this cursor has not been asked for begins with the
+        oldest that is kept. The text of a cursor grows with the channels that it knows, by some 12
+        characters each. Not cached; a call that finds nothing is one statement.
+
+        Changes are kept for 30 days, unless `Hybrid.maintain` is told otherwise, and until it runs.
+        Raises `CursorExpired` if some behind the cursor are forgotten, `InvalidInput` for a cursor
+        that is none or of another database, and `DatabaseError`.
+        """
+        positions, chosen = changes.checked(cursor, channels, limit)
+        with reads(self._engine) as connection:
+            return changes.page(connection, self._schema, positions, chosen, limit)
 
     def _cached_after(
         self, channel_id: int, message_id: int, limit: int

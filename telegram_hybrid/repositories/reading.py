@@ -6,16 +6,16 @@ join with the keys grows with every partition.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection
 
 from telegram_hybrid.cache import Loaded
-from telegram_hybrid.model import Entity, Media, Message, Revision, RevisionReason
+from telegram_hybrid.model import Entity, Media, Message, MessageKey, Revision, RevisionReason
 from telegram_hybrid.outbox.locks import lock_prefix
-from telegram_hybrid.schema.postgres.sql import fetch, sql
+from telegram_hybrid.schema.postgres.sql import array, fetch, sql
 from telegram_hybrid.schema.redis.values import PAGE
 
 _KEYS_BY_ID = """
@@ -74,6 +74,15 @@ WHERE channel_id = :channel_id AND message_id = ANY(CAST(:message_ids AS bigint[
   AND sent_at = ANY(CAST(:sent_at AS timestamptz[]))
 """.replace("{columns}", _COLUMNS)
 
+# The times as values close the partitions in which none of the messages is.
+_ROWS_OF_KEYS = """
+SELECT {columns}
+FROM unnest(CAST(:channel_ids AS bigint[]), CAST(:message_ids AS bigint[]),
+            CAST(:sent_at AS timestamptz[])) AS key (channel_id, message_id, sent_at)
+JOIN "{schema}".messages AS message USING (channel_id, message_id, sent_at)
+WHERE message.sent_at = ANY(CAST(:times AS timestamptz[]))
+""".replace("{columns}", _COLUMNS)
+
 # By key first as well: see the function's migration.
 _READ = """
 SELECT {columns}, as_of, quiet
@@ -121,6 +130,23 @@ def _read(
     found = (_message(columns) for *columns, _, _ in rows if columns[0] is not None)
     *_, as_of, quiet = rows[0]
     return Loaded({message.message_id: message for message in found}, as_of, quiet)
+
+
+def by_keys(
+    connection: Connection, schema: str, keys: Mapping[MessageKey, datetime]
+) -> dict[MessageKey, Message]:
+    """Return the stored ones of messages of any channels, deleted ones included.
+
+    `keys` are theirs, with the `sent_at` under which each is stored.
+    """
+    values = {
+        "channel_ids": array(key.channel_id for key in keys),
+        "message_ids": array(key.message_id for key in keys),
+        "sent_at": list(keys.values()),
+        "times": sorted(set(keys.values())),
+    }
+    found = (_message(row) for row in fetch(connection, _ROWS_OF_KEYS, schema, values))
+    return {message.key: message for message in found}
 
 
 def stored_ids(

@@ -96,6 +96,13 @@ def test_a_window_shorter_than_a_redelivery_is_refused(redis_at: Stand, window: 
         housekeeping(redis_at, inbox_window=window)
 
 
+@pytest.mark.parametrize("name", ["letter_window", "change_window"])
+@pytest.mark.parametrize("window", [-1.0, float("nan")])
+def test_a_window_that_is_no_time_is_refused(redis_at: Stand, name: str, window: float):
+    with pytest.raises(InvalidInput, match=name):
+        housekeeping(redis_at, **{name: window})
+
+
 def test_the_window_is_the_one_of_the_settings_unless_told(redis_at: Stand):
     # Broken on purpose: with the default of the settings in its place all stayed.
     remember(redis_at, 3, days=2)

@@ -24,6 +24,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 LOST = {
     "relays": "those who live say so again within seconds",
     "owed_invalidations": "the library of before pays none",
+    "message_changes": "the library before has no log, and one that is begun anew says so",
+    "message_change_floors": "after the upgrade all there is counts as forgotten",
     "channel_heads.changed_at": "the time of the upgrade: later is the safe side",
     "message_revisions.reason": "the library of before knows none",
     "messages.status_reason": "the library of before knows none",
@@ -141,6 +143,7 @@ def store(hybrid: Hybrid) -> Iterator[Store]:
             " WHERE shard = 3",
             "INSERT INTO {s}.relays VALUES ('a', now())",
             "INSERT INTO {s}.owed_invalidations VALUES (-1001, now())",
+            "INSERT INTO {s}.message_change_floors VALUES (-1001, 0)",
         ):
             connection.execute(text(statement.replace("{s}", schema)))
         connection.commit()

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from sqlalchemy import BigInteger, MetaData, Sequence
 
-from telegram_hybrid.schema.postgres.tables import delivery, life, messages, statistics
+from telegram_hybrid.schema.postgres.tables import changes, delivery, life, messages, statistics
 from telegram_hybrid.schema.postgres.tables.shards import SHARDS, shard_of
 
 __all__ = ["DEFAULT_SCHEMA", "SHARDS", "metadata", "shard_of"]
@@ -31,6 +31,7 @@ def metadata(schema: str = DEFAULT_SCHEMA) -> MetaData:
     messages.owed_invalidations(tables)
     life.status_transitions(tables)
     statistics.message_rollups(tables)
+    changes.message_changes(tables)
     delivery.outbox(tables)
     delivery.relays(tables)
     delivery.inbox(tables)

@@ -6,6 +6,8 @@ No message ever holds a password or a URL with one in it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class HybridError(Exception):
     """Root of everything this library raises."""
@@ -103,6 +105,30 @@ class CursorExpired(HybridError):
 
 class NotFound(HybridError, LookupError):
     """A write named a message or channel that is not stored."""
+
+
+class UnknownChannel(NotFound):
+    """Messages of channels that are not registered, under the policy "refuse"; nothing was stored.
+
+    `channel_ids` names the channels, in ascending order.
+    """
+
+    def __init__(self, channel_ids: Iterable[int]) -> None:
+        self.channel_ids = tuple(sorted(channel_ids))
+        shown = ", ".join(map(str, self.channel_ids[:10]))
+        more = f" and {len(self.channel_ids) - 10} more" if len(self.channel_ids) > 10 else ""
+        super().__init__(
+            f"channel {shown}{more}: not registered, and unknown channels are refused; register it "
+            "(channels.register, or `channels register` by command), or set "
+            "TELEGRAM_UNKNOWN_CHANNELS=register"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.channel_ids,))
+
+
+class MigrationConflict(HybridError):
+    """Another migration of one of these chats is recorded; a group migrates once."""
 
 
 class IllegalTransition(HybridError):

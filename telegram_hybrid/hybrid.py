@@ -28,7 +28,7 @@ from telegram_hybrid.delivery.wake import RedisWake, Wake
 from telegram_hybrid.delivery.worker import Worker
 from telegram_hybrid.errors import ConfigurationError
 from telegram_hybrid.health import SECONDS, Health, check
-from telegram_hybrid.model import ChannelWrite
+from telegram_hybrid.model import ChannelWrite, UnknownChannels
 from telegram_hybrid.outbox import heads
 from telegram_hybrid.repositories.channels import Channels
 from telegram_hybrid.repositories.messages import Messages
@@ -83,7 +83,12 @@ class Hybrid:
         self._partitions = Partitions(engine, schema)
         self._notify = notifier(self.engine, schema)
         self._transactions = Transactions(
-            self.engine, schema, self._partitions, self.cache.mark, self._after_commit
+            self.engine,
+            schema,
+            self._partitions,
+            self.cache.mark,
+            self._after_commit,
+            refuse_unknown=settings.unknown_channels is UnknownChannels.REFUSE,
         )
         self.cache.truth = Truth(self.engine, schema)
         if settings.cache_audit_every is not None:

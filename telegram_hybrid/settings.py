@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import attrs
 
 from telegram_hybrid.errors import ConfigurationError
+from telegram_hybrid.model import UnknownChannels
 
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,47}")
 _HOST = r"(\[[0-9A-Za-z:.%]+\]|[^:;,\[\]]*)(:[0-9]{0,5})?"
@@ -108,6 +109,15 @@ def _exchange(_: object, attribute: attrs.Attribute[str], value: str) -> None:
         )
 
 
+def _unknown_channels(value: Any) -> UnknownChannels:
+    try:
+        return UnknownChannels(value)
+    except ValueError:
+        raise ConfigurationError(
+            f"unknown_channels: {value!r} is neither 'register' nor 'refuse'"
+        ) from None
+
+
 def _positive(_: object, attribute: attrs.Attribute[Any], value: float) -> None:
     if not 0 < value < 1e9:
         raise ConfigurationError(f"{attribute.name}: expected 0 < number < 1e9, got {value}")
@@ -132,8 +142,9 @@ class Settings:
     with the database. For `cache_keep_last` seconds (None: not at all) a message and a window are
     remembered after they were cached, for reads that allow them to be stale. For `inbox_window`
     seconds, an hour at least, a queue knows what it has dealt with. `database_schema`,
-    `redis_prefix` and `exchange` keep systems apart that share servers. Raises
-    `ConfigurationError` naming the setting.
+    `redis_prefix` and `exchange` keep systems apart that share servers. `unknown_channels` says
+    whether saving a message of a channel that is not registered registers it, or is refused.
+    Raises `ConfigurationError` naming the setting.
     """
 
     database_url: str = attrs.field(
@@ -168,6 +179,9 @@ class Settings:
         default=None, validator=attrs.validators.optional(_positive)
     )
     inbox_window: float = attrs.field(default=7 * 86_400.0, validator=_inbox_window)
+    unknown_channels: UnknownChannels = attrs.field(
+        default=UnknownChannels.REGISTER, converter=_unknown_channels
+    )
     pool_size: int = attrs.field(default=10, validator=_positive)
     connect_timeout: float = attrs.field(default=5.0, validator=_positive)
     statement_timeout: float = attrs.field(default=60.0, validator=_positive)
@@ -200,6 +214,7 @@ class Settings:
         TELEGRAM_REDIS_MESSAGE_TTL and TELEGRAM_REDIS_SEEN_TTL.
         TELEGRAM_CACHE_AUDIT_EVERY and TELEGRAM_CACHE_KEEP_LAST (seconds) are `cache_audit_every`
         and `cache_keep_last`, TELEGRAM_INBOX_WINDOW (seconds) is `inbox_window`.
+        TELEGRAM_UNKNOWN_CHANNELS (register or refuse) is `unknown_channels`.
         """
         env = os.environ if environ is None else environ
         database = env.get("TELEGRAM_DATABASE_URL") or _from_parts(
@@ -236,6 +251,7 @@ _OURS: Mapping[str, tuple[str, type[str] | type[float]]] = {
     "TELEGRAM_INBOX_WINDOW": ("inbox_window", float),
     "TELEGRAM_CACHE_KEEP_LAST": ("cache_keep_last", float),
     "TELEGRAM_CACHE_AUDIT_EVERY": ("cache_audit_every", float),
+    "TELEGRAM_UNKNOWN_CHANNELS": ("unknown_channels", str),
 }
 
 

@@ -13,6 +13,7 @@ import typer
 from telegram_hybrid._version import __version__
 from telegram_hybrid.cli import (
     cache,
+    channels,
     demo,
     dlq,
     health,
@@ -55,6 +56,8 @@ app = typer.Typer(
 )
 app.command("demo")(demo.command)
 app.command("import")(importing.command)
+app.add_typer(channels.app, name="channels")
+app.command("gaps", context_settings={"ignore_unknown_options": True})(channels.gaps)
 app.command("relay")(services.relay)
 app.command("consume")(services.consume)
 app.add_typer(dlq.app, name="dlq")

@@ -108,4 +108,7 @@ def _store(hybrid: Hybrid, reader: Reader, bars: Progress) -> SaveCounts:
 
 def _register(hybrid: Hybrid, reader: Reader) -> None:
     for channel in reader.channels:
-        hybrid.channels.register(channel)
+        known = hybrid.channels.get(channel.channel_id)
+        # An import does not wake a channel that somebody has put to rest.
+        active = known is None or known.is_active
+        hybrid.channels.register(attrs.evolve(channel, is_active=active))

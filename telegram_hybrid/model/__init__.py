@@ -12,6 +12,7 @@ from telegram_hybrid.model.message import (
     Source,
     Status,
 )
+from telegram_hybrid.model.registry import Gap, GapReport, Migration, UnknownChannels
 from telegram_hybrid.model.results import Outcome, Revision, RevisionReason, SaveCounts, Saved
 from telegram_hybrid.model.statistics import Count, Latency, Series, Statistics
 
@@ -24,12 +25,15 @@ __all__ = [
     "Entity",
     "Event",
     "EventType",
+    "Gap",
+    "GapReport",
     "Latency",
     "Media",
     "Message",
     "MessageChange",
     "MessageKey",
     "MessageType",
+    "Migration",
     "Outcome",
     "Record",
     "Revision",
@@ -40,4 +44,5 @@ __all__ = [
     "Source",
     "Statistics",
     "Status",
+    "UnknownChannels",
 ]

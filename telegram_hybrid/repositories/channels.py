@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row
 
 from telegram_hybrid.errors import InvalidInput, NotFound
-from telegram_hybrid.model import Channel, checks
+from telegram_hybrid.model import Channel, GapReport, Migration, checks
+from telegram_hybrid.repositories import gaps, lineage
 from telegram_hybrid.schema.postgres.sql import sql
 
 _FIELDS = "channel_id, title, username, label, description, is_active, created_at, updated_at"
@@ -88,6 +90,44 @@ class Channels:
         if not rows:
             raise NotFound(f"channel {channel_id} is not registered")
         return _channel(rows[0])
+
+    def record_migration(
+        self, old: int, new: int, *, migrated_at: datetime | None = None
+    ) -> Migration:
+        """Record that the basic group `old` became the supergroup `new`; return what is recorded.
+
+        Not needed where Telegram's service message is saved, of the Bot API or Telethon: that
+        records it, too. Desktop exports do not name the other chat. `new` is registered, with the
+        label, description and activity of `old`. The same again changes nothing. Raises
+        `MigrationConflict` if another migration of either is recorded, and `InvalidInput` for ids
+        that are not those of a basic group and a supergroup.
+        """
+        migration = Migration(old=old, new=new, migrated_at=migrated_at)
+        with self._connect() as connection:
+            return lineage.record(connection, self._schema, migration)
+
+    def lineage(self, channel_id: int) -> tuple[int, ...]:
+        """Return the chats whose histories are one with this chat's, oldest first.
+
+        A group that became a supergroup and the latter, whichever is asked for; any other chat
+        alone. `messages.history` reads them as one.
+        """
+        checks.channel_id("channel_id", channel_id)
+        with self._connect() as connection:
+            return lineage.lineage(connection, self._schema, channel_id)
+
+    def gaps(self, channel_id: int, *, limit: int = 1000, after: int | None = None) -> GapReport:
+        """Return which ids of a channel are known, which are not, and between which times.
+
+        With up to `limit` gaps, by id; for more, give the `last` of the last one as `after`. A gap
+        proves nothing: see `Gap`. Walks over the channel's keys, in memory that does not depend on
+        their number.
+        """
+        checks.channel_id("channel_id", channel_id)
+        checks.count("limit", limit, most=100_000)
+        above = -1 if after is None else checks.message_id("after", after)
+        with self._connect() as connection:
+            return gaps.report(connection, self._schema, channel_id, limit=limit, after=above)
 
     def _run(self, statement: str, **values: Any) -> Any:
         with self._connect() as connection:

@@ -28,9 +28,9 @@ from telegram_hybrid.cache import (
 )
 from telegram_hybrid.connect.postgres import reads
 from telegram_hybrid.errors import WriteConflict
-from telegram_hybrid.model import Changes, Message, Revision, SaveCounts, Saved, checks
+from telegram_hybrid.model import Changes, Message, MessageKey, Revision, SaveCounts, Saved, checks
 from telegram_hybrid.outbox.locks import look
-from telegram_hybrid.repositories import changes, reading
+from telegram_hybrid.repositories import changes, lineage, reading
 from telegram_hybrid.repositories.batches import batches, checked_message
 from telegram_hybrid.repositories.life import MessageLife
 from telegram_hybrid.repositories.transaction import (
@@ -69,6 +69,9 @@ class Messages(MessageLife):
         not a reaction, not an edit that arrives late (its text is kept as a revision).
 
         What `message` says of status, version and deletion is ignored: that record is ours.
+
+        Raises `UnknownChannel` if its channel is not registered and `Settings.unknown_channels`
+        says "refuse". An inactive channel is registered: its messages are stored.
         """
         checked_message("message", message)
         return self._write(lambda tx: tx.messages.save(message))
@@ -84,7 +87,8 @@ class Messages(MessageLife):
         Batches of up to 1,000 messages commit one by one, each followed by a call of
         `on_commit` with its own counts. When the stream or the database fails, what was committed
         stays; run it again with the same messages to resume, since the first part will be
-        duplicates. For all or nothing use `hybrid.transaction()`.
+        duplicates. For all or nothing use `hybrid.transaction()`. `UnknownChannel` is as in `save`:
+        of its batch nothing is stored.
         """
         counts = SaveCounts()
         for batch in batches(messages):
@@ -181,6 +185,38 @@ class Messages(MessageLife):
                 limit=limit - len(found),
                 include_deleted=include_deleted,
             )
+
+    def history(
+        self,
+        channel_id: int,
+        *,
+        after: MessageKey | None = None,
+        limit: int = 100,
+        include_deleted: bool = False,
+    ) -> list[Message]:
+        """Return the messages that follow `after`, oldest first, over the chat's whole history.
+
+        That of a supergroup begins in the basic group that it was made of, if that migration is
+        recorded (`channels.record_migration`), and it may be asked for by either id. Ids begin
+        anew in the supergroup: go on with the `key` of the last message. None begins with the
+        first. Raises `InvalidInput` if `after` is in neither chat.
+
+            page = hybrid.messages.history(channel_id)
+            more = hybrid.messages.history(channel_id, after=page[-1].key)
+        """
+        checks.channel_id("channel_id", channel_id)
+        checks.count("limit", limit)
+        key = lineage.checked_after(after)
+        with reads(self._engine) as connection:
+            chain = lineage.lineage(connection, self._schema, channel_id)
+        return lineage.walk(
+            chain,
+            key,
+            limit,
+            lambda chat, above, room: self.after(
+                chat, message_id=above, limit=room, include_deleted=include_deleted
+            ),
+        )
 
     def seen(self, channel_id: int, message_ids: Iterable[int]) -> set[int]:
         """Return which of `message_ids` are stored, deleted ones included.

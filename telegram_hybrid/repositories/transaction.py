@@ -21,7 +21,7 @@ from telegram_hybrid.model import (
     Saved,
     checks,
 )
-from telegram_hybrid.repositories import reading
+from telegram_hybrid.repositories import lineage, reading
 from telegram_hybrid.repositories.batches import batches, checked_message
 from telegram_hybrid.repositories.channels import Channels
 from telegram_hybrid.repositories.life import TransactionLife
@@ -107,6 +107,27 @@ class TransactionMessages(TransactionLife):
             include_deleted=include_deleted,
         )
 
+    def history(
+        self,
+        channel_id: int,
+        *,
+        after: MessageKey | None = None,
+        limit: int = 100,
+        include_deleted: bool = False,
+    ) -> list[Message]:
+        """Return the messages behind `after` over a migration, oldest first; see `Messages`."""
+        checks.channel_id("channel_id", channel_id)
+        checks.count("limit", limit)
+        key = lineage.checked_after(after)
+        return lineage.walk(
+            lineage.lineage(self._connection, self._schema, channel_id),
+            key,
+            limit,
+            lambda chat, above, room: self.after(
+                chat, message_id=above, limit=room, include_deleted=include_deleted
+            ),
+        )
+
     def revisions(self, channel_id: int, message_id: int) -> list[Revision]:
         """Return the earlier contents of a message, oldest first."""
         key = checked_key(channel_id, message_id)
@@ -159,7 +180,10 @@ class Transactions:
         partitions: Partitions,
         before_commit: Callable[[list[ChannelWrite]], object],
         after_commit: Callable[[list[ChannelWrite]], object],
+        *,
+        refuse_unknown: bool = False,
     ) -> None:
+        self._refuse_unknown = refuse_unknown
         self._engine = engine
         self._schema = schema
         self._partitions = partitions
@@ -183,7 +207,14 @@ class Transactions:
         writers = self._writers_of_thread()
         try:
             with postgres.transaction(self._engine) as connection:
-                writer = Writer(connection, self._schema, self._partitions, writers, traceparent)
+                writer = Writer(
+                    connection,
+                    self._schema,
+                    self._partitions,
+                    writers,
+                    traceparent,
+                    refuse_unknown=self._refuse_unknown,
+                )
                 transaction = Transaction(connection, self._schema, writer)
                 writers.append(writer)
                 try:

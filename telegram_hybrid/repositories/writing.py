@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from telegram_hybrid.cache.writes import PATCHABLE, group
-from telegram_hybrid.errors import NestedWrite
+from telegram_hybrid.errors import NestedWrite, UnknownChannel
 from telegram_hybrid.model import (
     Change,
     ChannelWrite,
@@ -36,6 +36,7 @@ from telegram_hybrid.outbox.locks import lock_channels
 from telegram_hybrid.repositories import reading
 from telegram_hybrid.repositories.decisions import Verdict, compare
 from telegram_hybrid.repositories.inserting import columns, new_rows
+from telegram_hybrid.repositories.lineage import record_told, told_by
 from telegram_hybrid.repositories.partitions import Partitions
 from telegram_hybrid.schema.postgres.sql import array, fetch
 
@@ -45,6 +46,13 @@ FROM unnest(CAST(:channel_id AS bigint[]), CAST(:message_id AS bigint[])) WITH O
     AS wanted (channel_id, message_id, position)
 LEFT JOIN "{schema}".message_keys AS key USING (channel_id, message_id)
 ORDER BY position
+"""
+
+# Under the policy that refuses them.
+_UNKNOWN = """
+SELECT wanted.channel_id FROM unnest(CAST(:channel_ids AS bigint[])) AS wanted (channel_id)
+WHERE NOT EXISTS (
+    SELECT FROM "{schema}".channels AS known WHERE known.channel_id = wanted.channel_id)
 """
 
 _EDIT = """
@@ -85,7 +93,8 @@ class Writer:
     """The write path of messages, on one open transaction. Collects what it changed.
 
     `beside` are the writers of all transactions that its thread has open, now and later. Events
-    carry `traceparent`, or else that of the span they happen in.
+    carry `traceparent`, or else that of the span they happen in. With `refuse_unknown`, messages
+    of channels that are not registered are not saved.
     """
 
     def __init__(
@@ -95,12 +104,15 @@ class Writer:
         partitions: Partitions,
         beside: Sequence[Writer],
         traceparent: str | None = None,
+        *,
+        refuse_unknown: bool = False,
     ) -> None:
         self._connection = connection
         self._schema = schema
         self._partitions = partitions
         self._beside = beside
         self._traceparent = traceparent
+        self._refuse_unknown = refuse_unknown
         self.locked: set[int] = set()
         self.changes: list[Change] = []
         #: Whether events of somebody's own wait for the commit.
@@ -111,12 +123,15 @@ class Writer:
     def save(self, messages: Sequence[Message]) -> list[Saved]:
         """Store a batch and return the outcome of each, in order.
 
-        A key that occurs several times is saved as often, one after the other.
+        A key that occurs several times is saved as often, one after the other. Raises
+        `UnknownChannel`, before anything of the batch is stored, where such are refused.
         """
         # Before the first statement: through a pooler, a transaction that has begun holds one of
         # its few server connections, and all of them would wait here for one more.
         self._partitions.ensure(item.sent_at for item in messages)
-        self.lock({item.channel_id for item in messages})
+        self.lock(channel_ids := {item.channel_id for item in messages})
+        if self._refuse_unknown and (unknown := self._unknown(channel_ids)):
+            raise UnknownChannel(unknown)
         saved: dict[int, Saved] = {}
         for wave in _distinct(messages):
             batch = [messages[position] for position in wave]
@@ -160,6 +175,9 @@ class Writer:
                     "write through that transaction, or after its end"
                 )
 
+    def _unknown(self, channel_ids: set[int]) -> list[int]:
+        return [row[0] for row in self.execute(_UNKNOWN, channel_ids=array(channel_ids))]
+
     def _save_distinct(self, batch: Sequence[Message]) -> list[Saved]:
         keys = [message.key for message in batch]
         slots = self.slots(keys)
@@ -191,6 +209,8 @@ class Writer:
             outcomes.append(Saved(before.key, Outcome.DUPLICATE, before.version))
         if fresh:
             self._insert(fresh, events)
+            for migration in filter(None, map(told_by, fresh)):
+                record_told(self._connection, self._schema, migration)
         else:
             self.announce(events)
         return outcomes

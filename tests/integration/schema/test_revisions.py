@@ -26,6 +26,7 @@ LOST = {
     "owed_invalidations": "the library of before pays none",
     "message_changes": "the library before has no log, and one that is begun anew says so",
     "message_change_floors": "after the upgrade all there is counts as forgotten",
+    "channel_migrations": "the library of before has no place for them: record them again",
     "channel_heads.changed_at": "the time of the upgrade: later is the safe side",
     "message_revisions.reason": "the library of before knows none",
     "messages.status_reason": "the library of before knows none",
@@ -131,6 +132,7 @@ def store(hybrid: Hybrid) -> Iterator[Store]:
     hybrid.messages.save_many(_edited(messages[:2]))
     hybrid.messages.mark(*messages[1].key, Status.QUEUED)
     hybrid.messages.delete(*messages[2].key, reason="spam")
+    hybrid.channels.record_migration(-414_003, messages[0].channel_id)
     schema = hybrid.settings.database_schema
     event = "event_id, type, channel_id, message_id"
     with hybrid.engine.connect() as connection:

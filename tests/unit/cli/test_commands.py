@@ -25,7 +25,8 @@ from telegram_hybrid.errors import (
 COMMANDS = ["demo", "import", "relay", "consume", "health", "migrate up", "migrate down"]
 COMMANDS += [f"dlq {each}" for each in ("list", "show", "replay", "discard", "drain")]
 COMMANDS += [f"outbox {each}" for each in ("list", "retry", "replay")]
-COMMANDS += ["maintenance run", "statistics"]
+COMMANDS += ["maintenance run", "gaps", "statistics"]
+COMMANDS += [f"channels {each}" for each in ("list", "register", "deactivate", "migrated")]
 
 PROBE = """
 import json, sys, time

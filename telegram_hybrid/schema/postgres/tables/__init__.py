@@ -9,7 +9,14 @@ from functools import lru_cache
 
 from sqlalchemy import BigInteger, MetaData, Sequence
 
-from telegram_hybrid.schema.postgres.tables import changes, delivery, life, messages, statistics
+from telegram_hybrid.schema.postgres.tables import (
+    changes,
+    delivery,
+    life,
+    messages,
+    registry,
+    statistics,
+)
 from telegram_hybrid.schema.postgres.tables.shards import SHARDS, shard_of
 
 __all__ = ["DEFAULT_SCHEMA", "SHARDS", "metadata", "shard_of"]
@@ -24,6 +31,7 @@ def metadata(schema: str = DEFAULT_SCHEMA) -> MetaData:
     # Row versions: drawn while the channel's lock is held, so a later change has a higher one.
     Sequence("message_version", metadata=tables, data_type=BigInteger)
     messages.channels(tables)
+    registry.channel_migrations(tables)
     messages.message_keys(tables)
     messages.messages(tables)
     messages.message_revisions(tables)

@@ -9,6 +9,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     ForeignKeyConstraint,
+    Index,
     MetaData,
     PrimaryKeyConstraint,
     Table,
@@ -100,6 +101,8 @@ def messages(tables: MetaData) -> None:
         CheckConstraint(
             "(status = 'deleted') = (deleted_at IS NOT NULL)", name="messages_deleted_whole"
         ),
+        # For counts of what is known to be deleted.
+        Index("messages_deleted", "channel_id", postgresql_where=text("deleted_at IS NOT NULL")),
         postgresql_partition_by="RANGE (sent_at)",
     )
 

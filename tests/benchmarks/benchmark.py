@@ -96,9 +96,9 @@ class Aim:
 class Benchmark:
     """A comparison.
 
-    `unit` is "s" (seconds) or "B" (bytes). `around` makes from the servers what its contenders
-    share. `expected` gives the answer to an input, if there is one: every contender has to give
-    it while it warms up.
+    `unit` is "s" (seconds), "B" (bytes) or "%" (a share of 1). `around` makes from the servers
+    what its contenders share. `expected` gives the answer to an input, if there is one: every
+    contender has to give it while it warms up.
     """
 
     id: str

@@ -86,6 +86,14 @@ class Stand:
         return self._servers.settings.database_url
 
     @property
+    def postgres_pid(self) -> int:
+        """Of the process whose children are the sessions."""
+        pid = self._servers.postgres.pid
+        if pid is None:
+            raise RuntimeError("PostgreSQL does not run")
+        return pid
+
+    @property
     def redis_url(self) -> str:
         """For redis-py and those who stand on it."""
         node = self._servers.redis.nodes[0]
@@ -117,11 +125,11 @@ class Stand:
         return {"endpoint": "127.0.0.1", "port": node.port, "password": node.password}
 
     @contextmanager
-    def hybrid(self, name: str) -> Iterator[Hybrid]:
+    def hybrid(self, name: str, *, cached: bool = True) -> Iterator[Hybrid]:
         """The library, on a schema and a key prefix of its own, which are dropped at the end."""
         settings = Settings(
             database_url=self.database_url,
-            redis_url=self.redis_url,
+            redis_url=self.redis_url if cached else None,
             database_schema=name,
             redis_prefix=name,
         )

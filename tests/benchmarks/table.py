@@ -77,7 +77,9 @@ def markdown(about: About, results: Sequence[Result]) -> str:
 
 
 def amount(value: float, unit: str) -> str:
-    """Write a value with three digits and its unit, from nanoseconds or bytes up."""
+    """Write a value with three digits and its unit, from nanoseconds or bytes up; shares in %."""
+    if unit == "%":
+        return f"{100 * value:.3g} %"
     scales = (
         ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
         if unit == "s"

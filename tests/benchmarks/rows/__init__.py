@@ -9,6 +9,7 @@ from benchmarks.rows import (
     grown,
     latency,
     missed,
+    planned,
     processes,
     relayed,
     saved,
@@ -23,6 +24,7 @@ ALL: tuple[Benchmark, ...] = (
     *relayed.ROWS,
     *consumed.ROWS,
     *latency.ROWS,
+    *planned.ROWS,
     *grown.ROWS,
     *processes.ROWS,
 )

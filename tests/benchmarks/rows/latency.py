@@ -33,7 +33,7 @@ from telegram_hybrid.model import Event
 from telegram_hybrid.settings import Settings
 
 _TOPIC = "bench.ticked"
-_BIND = (_TOPIC, "telegram.channel.#")
+BIND = (_TOPIC, "telegram.channel.#")
 _CHANNELS = 50
 _WRITERS = 8
 _OTHERS = 1_500_000_000  # above every number that is sent
@@ -56,17 +56,17 @@ class _Place:
 
 
 @contextmanager
-def _place(stand: Stand, name: str) -> Iterator[_Place]:
+def ticking(stand: Stand, name: str) -> Iterator[_Place]:
     with stand.delivery(name) as at:
         settings = attrs.evolve(at.settings, redis_url=stand.redis_url, redis_prefix=name)
         queue = f"{at.queue}.ticks"
         with connect(settings) as hybrid:
-            hybrid.consume(print, queue=queue, bind=_BIND).declare()
+            hybrid.consume(print, queue=queue, bind=BIND).declare()
         stand.settle(4.0)  # a quorum queue's first seconds are not like the others
         yield _Place(settings, queue)
 
 
-def _relay(settings: Settings, polling: float | None, ready: Any) -> None:
+def run_relay(settings: Settings, polling: float | None, ready: Any) -> None:
     if polling is not None:
         relaying.POLL_FIRST = relaying.POLL_MOST = polling
         settings = attrs.evolve(settings, redis_prefix="nobody")
@@ -85,7 +85,7 @@ def _consume(settings: Settings, queue: str, told: Connection, ready: Any) -> No
         report(event.payload["number"] if event.message_id is None else event.message_id)
 
     with connect(settings) as hybrid:
-        consumer = hybrid.consume(handle, queue=queue, bind=_BIND, batch=_BATCH)
+        consumer = hybrid.consume(handle, queue=queue, bind=BIND, batch=_BATCH)
         consumer.start()
         ready.release()
         while consumer.running:
@@ -179,7 +179,7 @@ def _wait(waiting: Future[float]) -> tuple[float, float]:
 
 
 @contextmanager
-def _processes(stand: Stand, *targets: Callable[[Any], Any]) -> Iterator[None]:
+def processes(stand: Stand, *targets: Callable[[Any], Any]) -> Iterator[None]:
     """Each in a process of its own, all ready."""
     context = multiprocessing.get_context("spawn")
     ready = context.Semaphore(0)
@@ -199,15 +199,21 @@ def _processes(stand: Stand, *targets: Callable[[Any], Any]) -> Iterator[None]:
 
 
 @contextmanager
-def _delivered(
-    stand: Stand, *, name: str, rate: float, per: int, polling: float | None = None
+def delivered(
+    stand: Stand,
+    *,
+    name: str,
+    rate: float,
+    per: int,
+    polling: float | None = None,
+    saving: bool = False,
 ) -> Iterator[Operation]:
     heard, told = multiprocessing.get_context("spawn").Pipe(duplex=False)
-    with _place(stand, name) as place, connect(place.settings) as hybrid:
+    with ticking(stand, name) as place, connect(place.settings) as hybrid:
 
         def send(numbers: Sequence[int]) -> float:
             with hybrid.transaction() as tx:
-                if per == 1:
+                if per == 1 and not saving:
                     channel_id = -1001 - numbers[0] % _CHANNELS
                     tx.publish(Event(_TOPIC, {"number": numbers[0]}, channel_id=channel_id))
                 else:
@@ -217,9 +223,9 @@ def _delivered(
         # A message of every month, with ids that are none of ours: the partitions are there.
         hybrid.messages.save_many(post(_OTHERS + n, -1) for n in range(1, 150_000, 1_440))
         ticks = _Ticks(send, rate, heard, per)
-        with _processes(
+        with processes(
             stand,
-            partial(_relay, place.settings, polling),
+            partial(run_relay, place.settings, polling),
             partial(_consume, place.settings, place.queue, told),
         ):
             yield Operation(call=_wait, inputs=ticks.inputs, tells=True)
@@ -230,7 +236,7 @@ def _delivered(
 def _published(stand: Stand, *, name: str, rate: float, per: int) -> Iterator[Operation]:
     heard, told = multiprocessing.get_context("spawn").Pipe(duplex=False)
     mine = local()
-    with _place(stand, name) as place:
+    with ticking(stand, name) as place:
 
         def send(numbers: Sequence[int]) -> float:
             if not hasattr(mine, "channel"):
@@ -245,7 +251,7 @@ def _published(stand: Stand, *, name: str, rate: float, per: int) -> Iterator[Op
             return began
 
         ticks = _Ticks(send, rate, heard, per)
-        with _processes(stand, partial(_take, place.url, place.queue, told)):
+        with processes(stand, partial(_take, place.url, place.queue, told)):
             yield Operation(call=_wait, inputs=ticks.inputs, tells=True)
         ticks.close()
 
@@ -253,10 +259,10 @@ def _published(stand: Stand, *, name: str, rate: float, per: int) -> Iterator[Op
 @contextmanager
 def _by_hand(stand: Stand, *, name: str, rate: float, per: int) -> Iterator[Operation]:
     heard, told = multiprocessing.get_context("spawn").Pipe(duplex=False)
-    with _place(stand, name) as place:
+    with ticking(stand, name) as place:
         send = by_hand.writer(place.settings, _TOPIC, lambda number: -1001 - number % _CHANNELS)
         ticks = _Ticks(send, rate, heard, per)
-        with _processes(
+        with processes(
             stand,
             partial(by_hand.relay, place.settings),
             partial(by_hand.consume, place.settings, place.queue, told),
@@ -272,7 +278,7 @@ def _at(rate: int, per: int = 1) -> Benchmark:
         id=f"latency-{rate}{tens}",
         what=f"from commit to handler at {rate} events a second, {per} in a transaction",
         contenders=(
-            Contender("events", Role.OURS, partial(_delivered, name=name, rate=rate, per=per)),
+            Contender("events", Role.OURS, partial(delivered, name=name, rate=rate, per=per)),
             Contender(
                 "py-amqp to py-amqp",
                 Role.LIMIT,
@@ -288,7 +294,7 @@ def _at(rate: int, per: int = 1) -> Benchmark:
             Contender(
                 "polling once a second",
                 Role.ALTERNATIVE,
-                partial(_delivered, name=f"{name}_polling", rate=rate, per=per, polling=1.0),
+                partial(delivered, name=f"{name}_polling", rate=rate, per=per, polling=1.0),
             ),
         ),
         plan=Plan(rounds=5, calls=10 * rate, warmup=2 * rate),

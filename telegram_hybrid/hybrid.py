@@ -80,7 +80,7 @@ class Hybrid:
         self._schema = schema = settings.database_schema
         # Never through the pooler, whose connections the waiting writers hold.
         engine = postgres.open_engine(settings, pooled=False, direct=True)
-        self._partitions = Partitions(engine, schema)
+        self._partitions = Partitions(engine, schema, settings.partition_interval)
         self._notify = notifier(self.engine, schema)
         self._transactions = Transactions(
             self.engine,
@@ -241,7 +241,12 @@ class Hybrid:
         """Bring the database's schema to this library's revision; safe from many processes."""
         engine = postgres.open_engine(self.settings, pooled=False, direct=True)
         with postgres.translated_errors(engine), postgres.connected(engine) as connection:
-            return migrate.upgrade(connection, schema=self.settings.database_schema)
+            return migrate.upgrade(
+                connection,
+                schema=self.settings.database_schema,
+                interval=self.settings.partition_interval,
+                timescaledb=self.settings.timescaledb,
+            )
 
     def destroy(self) -> None:
         """Drop the schema with all messages and every cached key: for tests and demos."""

@@ -25,6 +25,8 @@ _REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel")
 #: the longest redelivery, which is of an event whose consumer hangs: RabbitMQ takes it back after
 #: `consumer_timeout`, 30 minutes by default.
 LEAST_INBOX_WINDOW = 3_600.0
+#: How many seconds a partition or chunk of messages may hold.
+LEAST_INTERVAL, MOST_INTERVAL = 3_600.0, 3_650 * 86_400.0
 _BROKER_SCHEMES = ("amqp", "amqps", "pyamqp", "redis", "rediss", "redis+socket")
 
 
@@ -123,6 +125,14 @@ def _positive(_: object, attribute: attrs.Attribute[Any], value: float) -> None:
         raise ConfigurationError(f"{attribute.name}: expected 0 < number < 1e9, got {value}")
 
 
+def _interval(_: object, attribute: attrs.Attribute[float], value: float) -> None:
+    if not (LEAST_INTERVAL <= value <= MOST_INTERVAL and value == int(value)):
+        raise ConfigurationError(
+            f"{attribute.name}: expected whole seconds from {LEAST_INTERVAL:g} (an hour) to "
+            f"{MOST_INTERVAL:g} (ten years), got {value}"
+        )
+
+
 def _inbox_window(_: object, attribute: attrs.Attribute[float], value: float) -> None:
     if not LEAST_INBOX_WINDOW <= value < 1e9:
         raise ConfigurationError(
@@ -141,8 +151,10 @@ class Settings:
     one answer. Every `cache_audit_every` seconds (None: never) a hundred cached values are compared
     with the database. For `cache_keep_last` seconds (None: not at all) a message and a window are
     remembered after they were cached, for reads that allow them to be stale. For `inbox_window`
-    seconds, an hour at least, a queue knows what it has dealt with. `database_schema`,
-    `redis_prefix` and `exchange` keep systems apart that share servers. `unknown_channels` says
+    seconds, an hour at least, a queue knows what it has dealt with. A partition of messages, or a
+    chunk of TimescaleDB's, holds `partition_interval` seconds; without `timescaledb`, the first
+    migration makes no hypertable though it could. `database_schema`, `redis_prefix` and
+    `exchange` keep systems apart that share servers. `unknown_channels` says
     whether saving a message of a channel that is not registered registers it, or is refused.
     Raises `ConfigurationError` naming the setting.
     """
@@ -182,6 +194,8 @@ class Settings:
     unknown_channels: UnknownChannels = attrs.field(
         default=UnknownChannels.REGISTER, converter=_unknown_channels
     )
+    partition_interval: float = attrs.field(default=7 * 86_400.0, validator=_interval)
+    timescaledb: bool = True
     pool_size: int = attrs.field(default=10, validator=_positive)
     connect_timeout: float = attrs.field(default=5.0, validator=_positive)
     statement_timeout: float = attrs.field(default=60.0, validator=_positive)
@@ -215,6 +229,8 @@ class Settings:
         TELEGRAM_CACHE_AUDIT_EVERY and TELEGRAM_CACHE_KEEP_LAST (seconds) are `cache_audit_every`
         and `cache_keep_last`, TELEGRAM_INBOX_WINDOW (seconds) is `inbox_window`.
         TELEGRAM_UNKNOWN_CHANNELS (register or refuse) is `unknown_channels`.
+        TELEGRAM_DB_PARTITION_INTERVAL (seconds) is `partition_interval`, and
+        TELEGRAM_DB_TIMESCALEDB=false leaves TimescaleDB alone.
         """
         env = os.environ if environ is None else environ
         database = env.get("TELEGRAM_DATABASE_URL") or _from_parts(
@@ -241,14 +257,22 @@ class Settings:
         )
 
 
+def _truth(text: str) -> bool:
+    if text.lower() not in (*_NO, *_YES):
+        raise ValueError(text)
+    return text.lower() in _YES
+
+
 #: What is ours on the servers, by the variables that name it, and how each is read.
-_OURS: Mapping[str, tuple[str, type[str] | type[float]]] = {
+_OURS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "TELEGRAM_DB_SCHEMA": ("database_schema", str),
     "TELEGRAM_REDIS_PREFIX": ("redis_prefix", str),
     "TELEGRAM_RABBITMQ_EXCHANGE": ("exchange", str),
     "TELEGRAM_REDIS_MESSAGE_TTL": ("message_ttl", float),
     "TELEGRAM_REDIS_SEEN_TTL": ("seen_ttl", float),
     "TELEGRAM_INBOX_WINDOW": ("inbox_window", float),
+    "TELEGRAM_DB_PARTITION_INTERVAL": ("partition_interval", float),
+    "TELEGRAM_DB_TIMESCALEDB": ("timescaledb", _truth),
     "TELEGRAM_CACHE_KEEP_LAST": ("cache_keep_last", float),
     "TELEGRAM_CACHE_AUDIT_EVERY": ("cache_audit_every", float),
     "TELEGRAM_UNKNOWN_CHANNELS": ("unknown_channels", str),
@@ -262,7 +286,8 @@ def _ours(env: Mapping[str, str]) -> dict[str, Any]:
             try:
                 found[field] = read(text)
             except ValueError:
-                raise ConfigurationError(f"{variable}: {text!r} is not a number") from None
+                kind = "true or false" if read is _truth else "a number"
+                raise ConfigurationError(f"{variable}: {text!r} is not {kind}") from None
     return found
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from telegram_hybrid.schema.postgres.migrate import MigrationStatus
+    from telegram_hybrid.settings import Settings
 
 app = typer.Typer(
     help="Bring the database's schema up, down, or say where it stands.",
@@ -33,7 +34,15 @@ def up(json: _Json = False) -> int:
     """
     from telegram_hybrid.schema.postgres import migrate
 
-    return _run(lambda connection, schema: migrate.upgrade(connection, schema=schema), json)
+    def work(connection: Connection, settings: Settings) -> MigrationStatus:
+        return migrate.upgrade(
+            connection,
+            schema=settings.database_schema,
+            interval=settings.partition_interval,
+            timescaledb=settings.timescaledb,
+        )
+
+    return _run(work, json)
 
 
 @app.command()
@@ -54,14 +63,18 @@ def down(
 
     if not yes:
         raise typer.BadParameter(f"going back to {to!r} drops data: say --yes to do it")
-    return _run(
-        lambda connection, schema: migrate.downgrade(connection, schema=schema, to=to), json
-    )
+
+    def work(connection: Connection, settings: Settings) -> MigrationStatus:
+        return migrate.downgrade(connection, schema=settings.database_schema, to=to)
+
+    return _run(work, json)
 
 
 @app.command()
 def status(json: _Json = False) -> int:
     """Compare the database's revision with the one that this library needs.
+
+    It also says how messages are stored: in a hypertable of TimescaleDB, or why not.
 
     Example:
 
@@ -69,10 +82,13 @@ def status(json: _Json = False) -> int:
     """
     from telegram_hybrid.schema.postgres import migrate
 
-    return _run(lambda connection, schema: migrate.status(connection, schema=schema), json)
+    def work(connection: Connection, settings: Settings) -> MigrationStatus:
+        return migrate.status(connection, schema=settings.database_schema)
+
+    return _run(work, json)
 
 
-def _run(work: Callable[[Connection, str], MigrationStatus], json: bool) -> int:
+def _run(work: Callable[[Connection, Settings], MigrationStatus], json: bool) -> int:
     from telegram_hybrid.cli.output import print_json
     from telegram_hybrid.connect import postgres
     from telegram_hybrid.settings import Settings
@@ -81,12 +97,20 @@ def _run(work: Callable[[Connection, str], MigrationStatus], json: bool) -> int:
     engine = postgres.open_engine(settings, pooled=False, direct=True)
     try:
         with postgres.translated_errors(engine), postgres.connected(engine) as connection:
-            found = work(connection, settings.database_schema)
+            found = work(connection, settings)
     finally:
         engine.dispose()
     if json:
-        print_json({"current": found.current, "head": found.head, "is_current": found.is_current})
+        print_json(
+            {
+                "current": found.current,
+                "head": found.head,
+                "is_current": found.is_current,
+                "storage": found.storage,
+            }
+        )
     else:
         state = "current" if found.is_current else f"this library needs {found.head}"
         typer.echo(f"schema {settings.database_schema}: at {found.current or 'nothing'}, {state}")
+        typer.echo(found.storage)
     return OK

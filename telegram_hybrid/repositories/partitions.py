@@ -1,4 +1,4 @@
-"""Partitions on demand: a message of any month finds its place."""
+"""Partitions on demand: a message of any time finds its place."""
 
 from __future__ import annotations
 
@@ -9,38 +9,42 @@ from datetime import datetime
 from sqlalchemy import Engine
 
 from telegram_hybrid.connect.postgres import transaction
-from telegram_hybrid.schema.postgres.sql import sql
-
-_ENSURE = 'SELECT "{schema}".ensure_message_partition(:at)'
+from telegram_hybrid.schema.postgres.ranges import ahead, ensure_ranges, slot
 
 
 class Partitions:
-    """Makes the monthly partitions that are missing, and remembers the ones that are there.
+    """Makes the partitions that are missing, and remembers the ones that are there.
 
     They are made in a transaction of their own: it locks nothing that writers of messages hold,
     and an empty partition left by a writer that rolled back harms nobody. `engine` must not be
     the writers' pool, nor go through the same pooler: each of them may hold a connection while it
-    waits here for another.
+    waits here for another. `seconds` is how much time a new one holds.
     """
 
-    def __init__(self, engine: Engine, schema: str) -> None:
+    def __init__(self, engine: Engine, schema: str, seconds: float) -> None:
         self._engine = engine
-        self._statement = sql(_ENSURE, schema)
-        self._known: set[tuple[int, int]] = set()
+        self._schema = schema
+        self._seconds = seconds
+        self._known: set[int] = set()
         self._making = threading.Lock()
 
     def ensure(self, instants: Iterable[datetime]) -> None:
-        """Make sure that a row can be stored under each of these times (aware, UTC)."""
-        months = {(at.year, at.month): at for at in instants}
-        if months.keys() <= self._known:
+        """Make sure that a row can be stored under each of these times (aware)."""
+        slots = {slot(at, self._seconds) for at in instants}
+        if slots <= self._known:
             return
         with self._making:
-            for month in sorted(months.keys() - self._known):
+            for number in sorted(slots - self._known):
                 with transaction(self._engine) as connection:
-                    connection.execute(self._statement, {"at": months[month]})
-                self._known.add(month)
+                    ensure_ranges(connection, self._schema, [number], self._seconds)
+                self._known.add(number)
+
+    def ahead(self) -> int:
+        """Make those of the near future, so that no writer has to; return how many were missing."""
+        with transaction(self._engine) as connection:
+            return ahead(connection, self._schema, self._seconds)
 
     def forget(self) -> None:
-        """Ask again for every month: somebody has dropped a partition."""
+        """Ask again for every time: somebody has dropped a partition."""
         with self._making:
             self._known = set()

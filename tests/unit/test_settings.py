@@ -40,11 +40,15 @@ def test_what_is_ours_on_the_servers_has_variables_too() -> None:
         "TELEGRAM_REDIS_MESSAGE_TTL": "60",
         "TELEGRAM_REDIS_SEEN_TTL": "1.5",
         "TELEGRAM_INBOX_WINDOW": "7200",
+        "TELEGRAM_DB_PARTITION_INTERVAL": "86400",
+        "TELEGRAM_DB_TIMESCALEDB": "No",
     }
     found = Settings.from_env(PARTS | ours)
     assert (found.database_schema, found.redis_prefix) == ("second", "two")
     assert (found.exchange, found.message_ttl, found.seen_ttl) == ("second.messages", 60.0, 1.5)
     assert found.inbox_window == 7200.0
+    assert found.partition_interval == 86_400.0
+    assert found.timescaledb is False
     assert Settings.from_env(PARTS | dict.fromkeys(ours, "")) == Settings.from_env(PARTS)
 
 
@@ -160,6 +164,9 @@ def test_a_password_in_the_query_is_neither_in_the_repr_nor_in_the_engine_s() ->
         ({"TELEGRAM_DB_HOST": "db", "TELEGRAM_REDIS_MESSAGE_TTL": "0"}, "message_ttl"),
         ({"TELEGRAM_DB_HOST": "db", "TELEGRAM_INBOX_WINDOW": "3599"}, "inbox_window"),
         ({"TELEGRAM_DB_HOST": "db", "TELEGRAM_INBOX_WINDOW": "nan"}, "inbox_window"),
+        ({"TELEGRAM_DB_HOST": "db", "TELEGRAM_DB_PARTITION_INTERVAL": "60"}, "partition_interval"),
+        ({"TELEGRAM_DB_HOST": "db", "TELEGRAM_DB_PARTITION_INTERVAL": "inf"}, "partition_interval"),
+        ({"TELEGRAM_DB_HOST": "db", "TELEGRAM_DB_TIMESCALEDB": "maybe"}, "TELEGRAM_DB_TIMESCALEDB"),
         ({"TELEGRAM_DB_HOST": "db", "TELEGRAM_REDIS_URL": "localhost:6379"}, "redis_url"),
         ({"TELEGRAM_DB_HOST": "db", "TELEGRAM_REDIS_URL": "redis+socket:///r.sock"}, "redis_url"),
         ({"TELEGRAM_DB_HOST": "db", "TELEGRAM_REDIS_TLS": "maybe"}, "TELEGRAM_REDIS_TLS"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from math import floor, log
 from random import Random
@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 
 from telegram_hybrid import (
     Hybrid,
@@ -159,6 +160,12 @@ class Life:
     def by_hand(self) -> None:
         """What somebody does by psql, to many rows by one statement: undo deletions, and worse."""
         channel_id, message_id = self.key()
+        # TimescaleDB moves no row into another chunk: then it stays where it is.
+        moves = "a hypertable" not in self.hybrid.migrate().storage
+        with nullcontext() if moves else suppress(IntegrityError):
+            self._statement(channel_id, message_id)
+
+    def _statement(self, channel_id: int, message_id: int) -> None:
         execute(
             self.hybrid,
             self.random.choice(
@@ -336,7 +343,9 @@ def test_hours_are_those_of_utc_whatever_the_sessions_zone(hybrid: Hybrid) -> No
 def test_what_was_counted_stays_when_a_partition_goes(hybrid: Hybrid) -> None:
     hybrid.messages.save_many(make_messages(10))
     before = hybrid.statistics.hourly().rows
-    execute(hybrid, "DROP TABLE {s}.messages_2024_01")
+    ((part,),) = execute(hybrid, "SELECT DISTINCT tableoid::regclass::text FROM {s}.messages")
+    execute(hybrid, f"DROP TABLE {part}")
+    assert execute(hybrid, "SELECT count(*) FROM {s}.messages") == [(0,)]
     assert hybrid.statistics.hourly().rows == before
 
 

@@ -8,6 +8,7 @@ from sqlalchemy import text
 
 from telegram_hybrid.schema.postgres.tables import metadata
 
+settle = context.config.attributes["settle"]
 connection = context.config.attributes["connection"]
 schema = context.config.attributes["schema"]
 
@@ -27,3 +28,4 @@ with context.begin_transaction():
     # Revisions are written without a schema; LOCAL ends with this transaction.
     connection.execute(text(f'SET LOCAL search_path TO "{schema}"'))
     context.run_migrations()
+    settle(connection)

@@ -1,6 +1,8 @@
-"""Channels, messages by month, revisions, outbox and inbox."""
+"""Channels, messages by time, revisions, outbox and inbox."""
 
-from alembic import op
+from alembic import context, op
+
+from telegram_hybrid.schema.postgres import timescale
 
 revision = "0001"
 down_revision = None
@@ -139,38 +141,120 @@ CREATE TABLE dead_letters (
 CREATE INDEX dead_letters_event_id ON dead_letters (event_id);
 """
 
-# A new partition is made beside the table and then attached: that takes a lock which lets
-# reads and writes go on, where CREATE TABLE ... PARTITION OF would stop both.
-PARTITIONS = """
-CREATE FUNCTION ensure_message_partition(at timestamptz) RETURNS text
-LANGUAGE plpgsql SET search_path FROM CURRENT AS $body$
+# Decided here once: a table that is partitioned natively can never become a hypertable, and what
+# later revisions build on it need not be built twice. Its indexes are ours alone.
+HYPERTABLE = """
+SELECT "{timescale}".create_hypertable(
+    '"{schema}".messages', 'sent_at', chunk_time_interval => interval '7 days',
+    create_default_indexes => false)
+"""
+
+# A gap between what is there becomes one partition, so that those of another length, made by an
+# earlier release or setting, stay as they are. It is made beside the table and then attached: that
+# takes a lock which lets reads and writes go on, where CREATE TABLE ... PARTITION OF would stop
+# both. Bounds are read as PostgreSQL prints them; of MINVALUE and DEFAULT nothing is left to make.
+#
+# TimescaleDB makes a chunk with the first row in it, under a lock on the hypertable that is held
+# until the transaction ends: all writers who need a chunk would wait for the first one's commit.
+# So chunks are made here, too; where that function is not to be had, they come with the first row.
+ENSURE = """
+CREATE OR REPLACE FUNCTION {name} RETURNS {kind}
+LANGUAGE plpgsql SET timezone TO 'UTC' SET datestyle TO 'ISO' SET search_path FROM CURRENT
+AS $body$
 DECLARE
-    first timestamptz := date_trunc('month', at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC';
-    next  timestamptz := (date_trunc('month', at AT TIME ZONE 'UTC') + interval '1 month')
-                         AT TIME ZONE 'UTC';
-    name  text := 'messages_' || to_char(first AT TIME ZONE 'UTC', 'YYYY_MM');
+    {declared}
+    made integer := 0;
+    high timestamptz;
+    native boolean;
+    parts text;
+    part record;
+    name text;
 BEGIN
+    native := (SELECT relkind = 'p' FROM pg_class WHERE oid = '"{schema}".messages'::regclass);
     PERFORM pg_advisory_xact_lock(hashtextextended(
-        'telegram_hybrid.partitions.' || 'messages'::regclass::oid, 0));
-    IF to_regclass(name) IS NULL THEN
-        EXECUTE format('CREATE TABLE %I (LIKE messages INCLUDING ALL)', name);
-        EXECUTE format('ALTER TABLE messages ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)',
-                       name, first, next);
+        'telegram_hybrid.partitions.' || '"{schema}".messages'::regclass::oid, 0));
+    IF native THEN
+        parts := $bounds$
+            SELECT coalesce(substring(bound FROM 'FROM \\(''([^'']+)''\\)')::timestamptz,
+                            '-infinity') AS lower,
+                   coalesce(substring(bound FROM 'TO \\(''([^'']+)''\\)')::timestamptz,
+                            'infinity') AS upper
+            FROM (SELECT pg_get_expr(class.relpartbound, class.oid) AS bound
+                  FROM pg_inherits JOIN pg_class AS class ON class.oid = inhrelid
+                  WHERE inhparent = '"{schema}".messages'::regclass) AS parts $bounds$;
+    ELSE
+        parts := $bounds$
+            SELECT range_start AS lower, range_end AS upper FROM timescaledb_information.chunks
+            WHERE hypertable_schema = '{schema}' AND hypertable_name = 'messages' $bounds$;
     END IF;
-    RETURN name;
+    FOR part IN EXECUTE parts || 'UNION ALL SELECT $1, $1 ORDER BY lower' USING next LOOP
+        IF part.lower > low AND low < next THEN
+            high := least(part.lower, next);
+            IF native THEN
+                name := 'messages_' || to_char(low, 'YYYYMMDD')
+                    || CASE WHEN low = date_trunc('day', low) THEN ''
+                            ELSE to_char(low, '_HH24MI') END;
+                WHILE to_regclass(format('"{schema}".%I', name)) IS NOT NULL LOOP
+                    name := name || '_';
+                END LOOP;
+                EXECUTE format(
+                    'CREATE TABLE "{schema}".%I (LIKE "{schema}".messages INCLUDING ALL)', name);
+                EXECUTE format('ALTER TABLE "{schema}".messages ATTACH PARTITION "{schema}".%I '
+                               'FOR VALUES FROM (%L) TO (%L)', name, low, high);
+            ELSE
+                EXECUTE 'SELECT _timescaledb_functions.create_chunk($1, $2)'
+                USING '"{schema}".messages'::regclass,
+                      jsonb_build_object('sent_at', jsonb_build_array(
+                          (extract(epoch FROM low) * 1000000)::bigint,
+                          (extract(epoch FROM high) * 1000000)::bigint));
+            END IF;
+            made := made + 1;
+        END IF;
+        low := greatest(low, part.upper);
+    END LOOP;
+    RETURN {answer};
+EXCEPTION
+    -- A TimescaleDB of the Apache licence, or one that calls it something else.
+    WHEN feature_not_supported OR undefined_function OR invalid_schema_name THEN
+        IF native THEN
+            RAISE;
+        END IF;
+        RETURN {answer};
 END
 $body$;
-COMMENT ON FUNCTION ensure_message_partition IS
-    'Make the partition of messages for the month (UTC) of a time, unless it is there.';
-SELECT ensure_message_partition(now() + n * interval '1 month') FROM generate_series(-1, 2) AS n;
+COMMENT ON FUNCTION {plain} IS '{comment}';
 """
+
+MONTH = (
+    ENSURE.replace("{name}", '"{schema}".ensure_message_partition(at timestamptz)')
+    .replace("{plain}", '"{schema}".ensure_message_partition')
+    .replace("{kind}", "text")
+    .replace("{answer}", "'messages'")
+    .replace(
+        "{declared}",
+        "low timestamptz := date_trunc('month', at);\n"
+        "    next timestamptz := date_trunc('month', at) + interval '1 month';",
+    )
+    .replace(
+        "{comment}",
+        "Make the partitions, or chunks, of messages that are missing in the month (UTC) of a"
+        " time.",
+    )
+)
 
 
 def upgrade() -> None:
-    """Build everything."""
-    op.execute(MESSAGES)
+    """Build everything; a hypertable where TimescaleDB is, and wanted."""
+    told = context.config.attributes
+    found = timescale.install(op.get_bind()) if told["timescaledb"] else timescale.Timescale()
+    if found.usable:
+        op.execute(MESSAGES.replace(" PARTITION BY RANGE (sent_at)", ""))
+        hypertable = HYPERTABLE.replace("{schema}", told["schema"])
+        op.execute(hypertable.replace("{timescale}", found.schema or ""))
+    else:
+        op.execute(MESSAGES)
     op.execute(EVENTS)
-    op.execute(PARTITIONS)
+    op.execute(MONTH.replace("{schema}", told["schema"]))
 
 
 def downgrade() -> None:

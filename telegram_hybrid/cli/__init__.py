@@ -13,6 +13,7 @@ import typer
 from telegram_hybrid._version import __version__
 from telegram_hybrid.cli import (
     cache,
+    changes,
     channels,
     demo,
     dlq,
@@ -60,6 +61,7 @@ app.add_typer(channels.app, name="channels")
 app.command("gaps", context_settings={"ignore_unknown_options": True})(channels.gaps)
 app.command("relay")(services.relay)
 app.command("consume")(services.consume)
+app.command("changes")(changes.command)
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(outbox.app, name="outbox")
 app.add_typer(maintenance.app, name="maintenance")

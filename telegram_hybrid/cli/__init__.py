@@ -22,6 +22,7 @@ from telegram_hybrid.cli import (
     maintenance,
     migrating,
     outbox,
+    roles,
     services,
     stack,
     statistics,
@@ -66,6 +67,7 @@ app.add_typer(dlq.app, name="dlq")
 app.add_typer(outbox.app, name="outbox")
 app.add_typer(maintenance.app, name="maintenance")
 app.add_typer(migrating.app, name="migrate")
+app.add_typer(roles.app, name="roles")
 # A channel's id begins with a dash, and is no option.
 app.command("statistics", context_settings={"ignore_unknown_options": True})(statistics.command)
 app.command("health")(health.command)

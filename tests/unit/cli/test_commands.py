@@ -25,7 +25,7 @@ from telegram_hybrid.errors import (
 COMMANDS = ["demo", "import", "relay", "consume", "health", "migrate up", "migrate down"]
 COMMANDS += [f"dlq {each}" for each in ("list", "show", "replay", "discard", "drain")]
 COMMANDS += [f"outbox {each}" for each in ("list", "retry", "replay")]
-COMMANDS += ["maintenance run", "gaps", "statistics"]
+COMMANDS += ["maintenance run", "roles create", "gaps", "statistics"]
 COMMANDS += [f"channels {each}" for each in ("list", "register", "deactivate", "migrated")]
 
 PROBE = """

@@ -6,6 +6,7 @@ Run only through `telegram_hybrid.schema.postgres.migrate`.
 from alembic import context
 from sqlalchemy import text
 
+from telegram_hybrid.schema.postgres import roles
 from telegram_hybrid.schema.postgres.tables import metadata
 
 settle = context.config.attributes["settle"]
@@ -24,8 +25,13 @@ with context.begin_transaction():
         text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"),
         {"name": f"telegram_hybrid.migrate.{schema}"},
     )
-    connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
+    # Only then, because IF NOT EXISTS asks for the right to create one all the same.
+    if connection.execute(text("SELECT to_regnamespace(:name)"), {"name": schema}).scalar() is None:
+        connection.execute(text(f'CREATE SCHEMA "{schema}"'))
     # Revisions are written without a schema; LOCAL ends with this transaction.
     connection.execute(text(f'SET LOCAL search_path TO "{schema}"'))
+    before = context.get_context().get_current_heads()
     context.run_migrations()
+    if context.get_context().get_current_heads() != before:
+        roles.settle(connection, schema)
     settle(connection)

@@ -39,7 +39,7 @@ from telegram_hybrid.repositories.statistics import StatisticsReader
 from telegram_hybrid.repositories.transaction import Transaction, Transactions
 from telegram_hybrid.repositories.truth import Truth
 from telegram_hybrid.schema.broker import Topology
-from telegram_hybrid.schema.postgres import migrate
+from telegram_hybrid.schema.postgres import migrate, substrings
 from telegram_hybrid.schema.postgres.sql import sql
 from telegram_hybrid.schema.redis.keys import Keys
 from telegram_hybrid.settings import Settings
@@ -247,6 +247,18 @@ class Hybrid:
                 interval=self.settings.partition_interval,
                 timescaledb=self.settings.timescaledb,
             )
+
+    def index_substrings(self, wanted: bool = True) -> None:
+        """Index every three characters of messages, for `search(match="substring")`; or no more.
+
+        Without it a substring that is rare is looked for in all messages of the time. With it
+        every save costs more: see "Search" in the documentation. Writers wait while it is made
+        of what is stored. Raises `ConfigurationError` where PostgreSQL has no pg_trgm, and
+        `DatabaseError` where the role may not create it.
+        """
+        engine = postgres.open_engine(self.settings, pooled=False, direct=True)
+        with postgres.transaction(engine) as connection:
+            substrings.index(connection, self._schema, wanted=wanted)
 
     def destroy(self) -> None:
         """Drop the schema with all messages and every cached key: for tests and demos."""

@@ -14,6 +14,7 @@ from telegram_hybrid.model.message import (
 )
 from telegram_hybrid.model.registry import Gap, GapReport, Migration, UnknownChannels
 from telegram_hybrid.model.results import Outcome, Revision, RevisionReason, SaveCounts, Saved
+from telegram_hybrid.model.search import Found, FoundPage, Match
 from telegram_hybrid.model.statistics import Count, Latency, Series, Statistics
 
 __all__ = [
@@ -25,9 +26,12 @@ __all__ = [
     "Entity",
     "Event",
     "EventType",
+    "Found",
+    "FoundPage",
     "Gap",
     "GapReport",
     "Latency",
+    "Match",
     "Media",
     "Message",
     "MessageChange",

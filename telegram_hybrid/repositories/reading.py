@@ -74,13 +74,17 @@ WHERE channel_id = :channel_id AND message_id = ANY(CAST(:message_ids AS bigint[
   AND sent_at = ANY(CAST(:sent_at AS timestamptz[]))
 """.replace("{columns}", _COLUMNS)
 
-# The times as values close the partitions in which none of the messages is.
+# The times as values close the partitions in which none of the messages is. One probe of the
+# primary key each: LIMIT keeps the planner from reading all rows of a partition for them.
 _ROWS_OF_KEYS = """
 SELECT {columns}
 FROM unnest(CAST(:channel_ids AS bigint[]), CAST(:message_ids AS bigint[]),
-            CAST(:sent_at AS timestamptz[])) AS key (channel_id, message_id, sent_at)
-JOIN "{schema}".messages AS message USING (channel_id, message_id, sent_at)
-WHERE message.sent_at = ANY(CAST(:times AS timestamptz[]))
+            CAST(:sent_at AS timestamptz[])) AS key (of_channel, number, at)
+CROSS JOIN LATERAL (
+    SELECT * FROM "{schema}".messages
+    WHERE channel_id = of_channel AND message_id = number AND sent_at = at
+      AND sent_at = ANY(CAST(:times AS timestamptz[]))
+    LIMIT 1) AS message
 """.replace("{columns}", _COLUMNS)
 
 # By key first as well: see the function's migration.

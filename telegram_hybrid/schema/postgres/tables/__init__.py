@@ -15,6 +15,7 @@ from telegram_hybrid.schema.postgres.tables import (
     life,
     messages,
     registry,
+    search,
     statistics,
 )
 from telegram_hybrid.schema.postgres.tables.shards import SHARDS, shard_of
@@ -34,6 +35,7 @@ def metadata(schema: str = DEFAULT_SCHEMA) -> MetaData:
     registry.channel_migrations(tables)
     messages.message_keys(tables)
     messages.messages(tables)
+    search.messages_search(tables)
     messages.message_revisions(tables)
     messages.channel_heads(tables)
     messages.owed_invalidations(tables)

@@ -103,6 +103,12 @@ def messages(tables: MetaData) -> None:
         ),
         # For counts of what is known to be deleted.
         Index("messages_deleted", "channel_id", postgresql_where=text("deleted_at IS NOT NULL")),
+        Index(
+            "messages_metadata",
+            "metadata",
+            postgresql_using="gin",
+            postgresql_ops={"metadata": "jsonb_path_ops"},
+        ),
         postgresql_partition_by="RANGE (sent_at)",
     )
 

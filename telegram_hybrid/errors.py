@@ -156,6 +156,26 @@ class TooManyDeletions(HybridError):
         return (type(self), (self.channel_id, self.at_most))
 
 
+class ClaimLost(HybridError):
+    """Claims had ended before they were settled, so none of that call was.
+
+    Their time was up, or the message got another status meanwhile. Somebody else may have done
+    the work, or do it now. `keys` are the messages, as (channel_id, message_id).
+    """
+
+    def __init__(self, keys: Iterable[tuple[int, int]]) -> None:
+        self.keys = [(channel_id, message_id) for channel_id, message_id in keys]
+        (channel_id, message_id), *others = self.keys
+        more = f" and {len(others):,} more" if others else ""
+        super().__init__(
+            f"message {message_id} of channel {channel_id}{more}: the claim has ended, and nothing "
+            "was settled; claim with a longer lease, or renew it in time"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.keys,))
+
+
 class NestedWrite(HybridError):
     """A write beside an open transaction of the same thread, for whose lock it would never end."""
 

@@ -2,6 +2,7 @@
 
 from telegram_hybrid.model.changes import Changes, MessageChange
 from telegram_hybrid.model.channel import Channel
+from telegram_hybrid.model.claim import Claim
 from telegram_hybrid.model.event import Change, ChannelWrite, Event, EventType, Record
 from telegram_hybrid.model.message import (
     Entity,
@@ -22,6 +23,7 @@ __all__ = [
     "Changes",
     "Channel",
     "ChannelWrite",
+    "Claim",
     "Count",
     "Entity",
     "Event",

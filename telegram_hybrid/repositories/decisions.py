@@ -38,6 +38,9 @@ def compare(stored: Message, incoming: Message) -> Verdict:
     return Verdict.LATE if incoming_at < stored_at else Verdict.EDIT
 
 
+#: What waits to be worked on: the index of what is unprocessed, and claims, have the same ones.
+WAITING = frozenset({Status.RECEIVED, Status.RETRYING, Status.REPROCESS_PENDING})
+
 NEXT: dict[Status, frozenset[Status]] = {
     Status.RECEIVED: frozenset(
         {Status.QUEUED, Status.RETRYING, Status.PUBLISHED, Status.FAILED, Status.REPROCESS_PENDING}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from telegram_hybrid.errors import InvalidInput
 from telegram_hybrid.model import Message, Status, checks
+from telegram_hybrid.repositories.arguments import distinct_ids, optional_reason, statuses_by_id
 from telegram_hybrid.repositories.marking import Marker
 from telegram_hybrid.repositories.writing import Writer
 
@@ -17,8 +17,7 @@ AT_MOST = 100
 class TransactionLife:
     """Statuses, deletions and their undoing, as a part of one transaction."""
 
-    def __init__(self, writer: Writer) -> None:
-        self._writer = writer
+    _writer: Writer
 
     def mark(
         self, channel_id: int, message_id: int, status: Status, *, reason: str | None = None
@@ -36,8 +35,8 @@ class TransactionLife:
         reason: str | None = None,
     ) -> dict[int, Message]:
         """Move messages to other statuses, all or none; see `Messages.mark_many`."""
-        statuses = _statuses(message_ids, status)
-        return self._marker(channel_id).mark(statuses, _reason(reason)) if statuses else {}
+        statuses = statuses_by_id(message_ids, status)
+        return self._marker(channel_id).mark(statuses, optional_reason(reason)) if statuses else {}
 
     def request_reprocess(
         self, channel_id: int, message_ids: Iterable[int], *, reason: str | None = None
@@ -59,11 +58,11 @@ class TransactionLife:
         at_most: int | None = AT_MOST,
     ) -> set[int]:
         """Mark messages as deleted, if they are not too many; see `Messages.delete_many`."""
-        ids = _ids(message_ids)
+        ids = distinct_ids(message_ids)
         if at_most is not None:
             checks.count("at_most", at_most)
         marker = self._marker(channel_id)
-        return marker.delete(ids, _reason(reason), at_most) if ids else set()
+        return marker.delete(ids, optional_reason(reason), at_most) if ids else set()
 
     def restore(self, channel_id: int, message_id: int) -> Message:
         """Undo a deletion; see `Messages.restore`."""
@@ -72,7 +71,7 @@ class TransactionLife:
 
     def restore_many(self, channel_id: int, message_ids: Iterable[int]) -> set[int]:
         """Undo deletions; see `Messages.restore_many`."""
-        ids = _ids(message_ids)
+        ids = distinct_ids(message_ids)
         marker = self._marker(channel_id)
         return set(marker.restore(ids)) if ids else set()
 
@@ -112,7 +111,7 @@ class MessageLife:
         already stays as it is, with its reason. Raises as `mark`.
         """
         checks.channel_id("channel_id", channel_id)
-        statuses, reason = _statuses(message_ids, status), _reason(reason)
+        statuses, reason = statuses_by_id(message_ids, status), optional_reason(reason)
         if not statuses:
             return {}
         found: dict[int, Message] = self._write(
@@ -153,7 +152,7 @@ class MessageLife:
         a channel. None is no limit.
         """
         checks.channel_id("channel_id", channel_id)
-        ids, reason = _ids(message_ids), _reason(reason)
+        ids, reason = distinct_ids(message_ids), optional_reason(reason)
         if at_most is not None:
             checks.count("at_most", at_most)
         if not ids:
@@ -179,39 +178,8 @@ class MessageLife:
     def restore_many(self, channel_id: int, message_ids: Iterable[int]) -> set[int]:
         """Undo deletions, all in one transaction; return the ids of those that were deleted."""
         checks.channel_id("channel_id", channel_id)
-        ids = _ids(message_ids)
+        ids = distinct_ids(message_ids)
         if not ids:
             return set()
         back: set[int] = self._write(lambda tx: tx.messages.restore_many(channel_id, ids))
         return back
-
-
-def _statuses(
-    message_ids: Mapping[int, Status] | Iterable[int], status: Status | None
-) -> dict[int, Status]:
-    """Return the statuses that are wanted, by id. Raises `InvalidInput`."""
-    if isinstance(message_ids, Mapping):
-        if status is not None:
-            raise InvalidInput("status", "message_ids say already which status each is to have")
-        ids = checks.message_ids("message_ids", message_ids)
-        return {n: _markable(f"message_ids[{n}]", message_ids[n]) for n in ids}
-    if status is None:
-        raise InvalidInput("status", "ids alone: to which status?")
-    return dict.fromkeys(_ids(message_ids), _markable("status", status))
-
-
-def _markable(field: str, status: Any) -> Status:
-    """Return a status that `mark` may set. Raises `InvalidInput`."""
-    wanted = checks.member(Status, field, status)
-    if wanted is Status.DELETED:
-        raise InvalidInput(field, "deleting has its own call: messages.delete(...)")
-    return wanted
-
-
-def _ids(message_ids: Iterable[int]) -> list[int]:
-    """Return the ids without repetitions, in order. Raises `InvalidInput`."""
-    return list(dict.fromkeys(checks.message_ids("message_ids", message_ids)))
-
-
-def _reason(reason: str | None) -> str | None:
-    return None if reason is None else checks.text("reason", reason)

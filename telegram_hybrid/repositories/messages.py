@@ -33,6 +33,7 @@ from telegram_hybrid.outbox.locks import look
 from telegram_hybrid.repositories import changes, lineage, reading
 from telegram_hybrid.repositories.batches import batches, checked_message
 from telegram_hybrid.repositories.life import MessageLife
+from telegram_hybrid.repositories.polling import MessagePolling
 from telegram_hybrid.repositories.search.calls import MessageSearch
 from telegram_hybrid.repositories.transaction import (
     Transaction,
@@ -46,7 +47,7 @@ from telegram_hybrid.repositories.transaction import (
 _T = TypeVar("_T")
 
 
-class Messages(MessageLife, MessageSearch):
+class Messages(MessageLife, MessagePolling, MessageSearch):
     """The messages of all channels.
 
     Every write is one transaction: the row, its revision and its event commit together or not

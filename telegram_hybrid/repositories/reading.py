@@ -41,7 +41,7 @@ WHERE channel_id = :channel_id AND message_id BETWEEN :lo AND :hi
 ORDER BY message_id DESC
 """
 
-_NAMES = (
+NAMES = (
     "channel_id",
     "message_id",
     "sent_at",
@@ -65,7 +65,7 @@ _NAMES = (
     "delete_reason",
     "status_reason",
 )
-_COLUMNS = ", ".join(_NAMES)
+_COLUMNS = ", ".join(NAMES)
 
 _ROWS = """
 SELECT {columns}
@@ -92,7 +92,7 @@ _READ = """
 SELECT {columns}, as_of, quiet
 FROM "{schema}".read_messages(
     CAST(:channel_id AS bigint), CAST(:message_ids AS bigint[]), CAST(:prefix AS text))
-""".replace("{columns}", ", ".join(f"(stored).{name}" for name in _NAMES))
+""".replace("{columns}", ", ".join(f"(stored).{name}" for name in NAMES))
 
 _REVISIONS = """
 SELECT text, caption, edited_at, version, recorded_at, reason
@@ -131,7 +131,7 @@ def _read(
 ) -> Loaded:
     values = {"channel_id": channel_id, "message_ids": list(message_ids), "prefix": prefix}
     rows = fetch(connection, _READ, schema, values)  # at least one, of nulls if need be
-    found = (_message(columns) for *columns, _, _ in rows if columns[0] is not None)
+    found = (message_of(columns) for *columns, _, _ in rows if columns[0] is not None)
     *_, as_of, quiet = rows[0]
     return Loaded({message.message_id: message for message in found}, as_of, quiet)
 
@@ -149,7 +149,7 @@ def by_keys(
         "sent_at": list(keys.values()),
         "times": sorted(set(keys.values())),
     }
-    found = (_message(row) for row in fetch(connection, _ROWS_OF_KEYS, schema, values))
+    found = (message_of(row) for row in fetch(connection, _ROWS_OF_KEYS, schema, values))
     return {message.key: message for message in found}
 
 
@@ -261,12 +261,13 @@ def _rows(
         "message_ids": [number for number, _ in keys],
         "sent_at": sorted({sent_at for _, sent_at in keys}),
     }
-    found = (_message(row) for row in fetch(connection, _ROWS, schema, values))
+    found = (message_of(row) for row in fetch(connection, _ROWS, schema, values))
     return {message.message_id: message for message in found}
 
 
-def _message(columns: Sequence[Any]) -> Message:
-    fields = dict(zip(_NAMES, columns, strict=True))
+def message_of(columns: Sequence[Any]) -> Message:
+    """Build a message from the columns of NAMES, in that order."""
+    fields = dict(zip(NAMES, columns, strict=True))
     fields["entities"] = tuple(_parts(Entity, fields["entities"]))
     fields["media"] = tuple(_parts(Media, fields["media"]))
     return Message(**fields)

@@ -26,16 +26,17 @@ from telegram_hybrid.repositories.batches import batches, checked_message
 from telegram_hybrid.repositories.channels import Channels
 from telegram_hybrid.repositories.life import TransactionLife
 from telegram_hybrid.repositories.partitions import Partitions
+from telegram_hybrid.repositories.polling import TransactionPolling
 from telegram_hybrid.repositories.writing import Writer
 
 
-class TransactionMessages(TransactionLife):
+class TransactionMessages(TransactionLife, TransactionPolling):
     """Messages inside one transaction: reads see its own writes and never the cache."""
 
     def __init__(self, connection: Connection, schema: str, writer: Writer) -> None:
-        super().__init__(writer)
         self._connection = connection
         self._schema = schema
+        self._writer = writer
 
     def save(self, message: Message) -> Saved:
         """Store one message; see `Messages.save`."""

@@ -29,6 +29,12 @@ with th.connect(settings) as hybrid:
         hybrid.messages.mark_many(-100, {1: th.Status.FAILED}, reason="late"), dict[int, th.Message]
     )
     assert_type(hybrid.messages.request_reprocess(-100, range(5)), dict[int, th.Message])
+    assert_type(hybrid.messages.pending(-100, limit=5), list[th.Message])
+    claims = hybrid.messages.claim("worker", limit=5, lease=60.0, channels=[-100])
+    assert_type(claims, list[th.Claim])
+    assert_type(hybrid.messages.renew(claims[0], lease=60.0), list[th.Claim])
+    assert_type(hybrid.messages.settle(claims, th.Status.PUBLISHED), list[th.Message])
+    assert_type(hybrid.messages.release(claims), int)
     assert_type(hybrid.messages.delete(-100, 1, reason="spam"), bool)
     assert_type(hybrid.messages.delete_many(-100, {1, 2}, at_most=5), set[int])
     assert_type(hybrid.messages.restore(-100, 1), th.Message)
@@ -57,6 +63,7 @@ with th.connect(settings) as hybrid:
         assert_type(tx.messages.save_batch([]), list[th.Saved])
         assert_type(tx.messages.mark(-100, 1, th.Status.QUEUED), th.Message)
         assert_type(tx.messages.restore_many(-100, [1]), set[int])
+        assert_type(tx.messages.settle(claims[0], th.Status.FAILED), list[th.Message])
 
 with th.embedded() as own:
     assert_type(own, th.Hybrid)

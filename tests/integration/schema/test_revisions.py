@@ -27,6 +27,7 @@ LOST = {
     "message_changes": "the library before has no log, and one that is begun anew says so",
     "message_change_floors": "after the upgrade all there is counts as forgotten",
     "channel_migrations": "the library of before has no place for them: record them again",
+    "message_claims": "what was claimed waits for anybody again",
     "channel_heads.changed_at": "the time of the upgrade: later is the safe side",
     "message_revisions.reason": "the library of before knows none",
     "messages.status_reason": "the library of before knows none",
@@ -146,6 +147,8 @@ def store(hybrid: Hybrid) -> Iterator[Store]:
             "INSERT INTO {s}.relays VALUES ('a', now())",
             "INSERT INTO {s}.owed_invalidations VALUES (-1001, now())",
             "INSERT INTO {s}.message_change_floors VALUES (-1001, 0)",
+            "INSERT INTO {s}.message_claims (channel_id, message_id, claim_id, worker, expires_at)"
+            " VALUES (-1001, 1, 1, 'a', now())",
         ):
             connection.execute(text(statement.replace("{s}", schema)))
         connection.commit()

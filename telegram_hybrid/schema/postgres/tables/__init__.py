@@ -42,6 +42,7 @@ def metadata(schema: str = DEFAULT_SCHEMA) -> MetaData:
     life.status_transitions(tables)
     statistics.message_rollups(tables)
     changes.message_changes(tables)
+    life.message_claims(tables)
     delivery.outbox(tables)
     delivery.relays(tables)
     delivery.inbox(tables)

@@ -109,6 +109,14 @@ def messages(tables: MetaData) -> None:
             postgresql_using="gin",
             postgresql_ops={"metadata": "jsonb_path_ops"},
         ),
+        # What waits to be worked on, oldest first in each channel (claim_messages, pending).
+        Index(
+            "messages_unprocessed",
+            "channel_id",
+            "sent_at",
+            "message_id",
+            postgresql_where=text("status IN ('received', 'retrying', 'reprocess_pending')"),
+        ),
         postgresql_partition_by="RANGE (sent_at)",
     )
 

@@ -72,7 +72,7 @@ def test_the_judge_of_the_crowd_finds_what_is_planted(hybrid: Hybrid) -> None:
         (
             Kind.UNDONE,
             key(fate=Fate.PUBLISHED),
-        ): f"UPDATE {{s}}.messages SET status = 'queued' {row}",
+        ): f"UPDATE {{s}}.messages SET status = 'reprocess_pending' {row}",
         (Kind.SILENT, key()): "UPDATE {s}.messages SET version = nextval('{s}.message_version') "
         + row,
         (Kind.DISORDERED, key()): f"INSERT INTO {{s}}.outbox ({columns}) SELECT {columns}"

@@ -209,10 +209,11 @@ class Writer:
             outcomes.append(Saved(before.key, Outcome.DUPLICATE, before.version))
         if fresh:
             self._insert(fresh, events)
-            for migration in filter(None, map(told_by, fresh)):
-                record_told(self._connection, self._schema, migration)
         else:
             self.announce(events)
+        # Of duplicates, too: one that was stored before migrations were recorded tells it now.
+        for migration in filter(None, map(told_by, batch)):
+            record_told(self._connection, self._schema, migration)
         return outcomes
 
     def slots(self, keys: Sequence[MessageKey]) -> list[Slot]:

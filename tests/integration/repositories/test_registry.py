@@ -131,6 +131,12 @@ def test_a_saved_service_message_records_the_migration(hybrid: Hybrid, first: ob
     if first is moved_to:
         known = Channel(channel_id=NEW, label="signals", is_active=False)
         assert hybrid.channels.get(NEW) == known
+    # Broken on purpose: with `fresh` for `batch` in Writer, what was stored before is never told.
+    with hybrid.engine.begin() as connection:
+        schema = hybrid.settings.database_schema
+        connection.execute(text(f"DELETE FROM {schema}.channel_migrations"))
+    assert hybrid.messages.save(message).outcome is Outcome.DUPLICATE
+    assert hybrid.channels.lineage(NEW) == (OLD, NEW)
     hybrid.messages.save_many([moved_to(), moved_from()])
     again = hybrid.channels.record_migration(OLD, NEW)
     assert again.migrated_at == message.sent_at

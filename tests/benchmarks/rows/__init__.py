@@ -9,6 +9,7 @@ from benchmarks.rows import (
     grown,
     latency,
     missed,
+    partitioned,
     planned,
     processes,
     relayed,
@@ -19,6 +20,7 @@ from benchmarks.rows import (
 ALL: tuple[Benchmark, ...] = (
     *cached.ROWS,
     *missed.ROWS,
+    *partitioned.ROWS,
     *saved.ROWS,
     *taxed.ROWS,
     *relayed.ROWS,

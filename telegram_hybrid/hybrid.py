@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence, Set
 from contextlib import AbstractContextManager
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from types import TracebackType
 from typing import Any
 
+import attrs
 import kombu
 from redis import Redis
 from sqlalchemy import Connection
@@ -19,14 +20,14 @@ from telegram_hybrid.connect.broker import open_broker
 from telegram_hybrid.connect.redis import Address, directory_of, open_redis, restarts_of
 from telegram_hybrid.delivery.consumer import Consumer
 from telegram_hybrid.delivery.letterbox import DeadLetters
-from telegram_hybrid.delivery.maintenance import Forgotten, maintain
+from telegram_hybrid.delivery.maintenance import DAY, Forgotten, maintain
 from telegram_hybrid.delivery.notify import PostgresWake, notifier
 from telegram_hybrid.delivery.relay import Relay
 from telegram_hybrid.delivery.replay import replay
 from telegram_hybrid.delivery.subscription import ALL_CHANNELS, Handler, Subscription, consumer
 from telegram_hybrid.delivery.wake import RedisWake, Wake
 from telegram_hybrid.delivery.worker import Worker
-from telegram_hybrid.errors import ConfigurationError
+from telegram_hybrid.errors import ConfigurationError, InvalidInput
 from telegram_hybrid.health import SECONDS, Health, check
 from telegram_hybrid.model import ChannelWrite, UnknownChannels
 from telegram_hybrid.outbox import heads
@@ -35,6 +36,7 @@ from telegram_hybrid.repositories.messages import Messages
 from telegram_hybrid.repositories.outbox import Outbox
 from telegram_hybrid.repositories.partitions import Partitions
 from telegram_hybrid.repositories.results import Results
+from telegram_hybrid.repositories.retiring import Retiring
 from telegram_hybrid.repositories.statistics import StatisticsReader
 from telegram_hybrid.repositories.transaction import Transaction, Transactions
 from telegram_hybrid.repositories.truth import Truth
@@ -90,6 +92,7 @@ class Hybrid:
             self._after_commit,
             refuse_unknown=settings.unknown_channels is UnknownChannels.REFUSE,
         )
+        self._retiring = Retiring(engine, schema, self._transactions, self._partitions)
         self.cache.truth = Truth(self.engine, schema)
         if settings.cache_audit_every is not None:
             self.cache.watch(settings.cache_audit_every)
@@ -212,14 +215,33 @@ class Hybrid:
                 tx.connection, self._schema, channel_id=channel_id, since=since, queue=queue
             )
 
-    def maintain(self, **options: Any) -> Forgotten:
+    def maintain(
+        self,
+        *,
+        message_window: float | None = None,
+        progress: Callable[[int, int], object] = lambda done, total: None,
+        **options: Any,
+    ) -> Forgotten:
         """Forget inbox rows older than `Settings.inbox_window`, and dead letters and changes of
-        long ago; run it daily.
+        long ago, and make the partitions of the near future; run it daily.
 
-        `options` are those of `delivery.maintenance.maintain`.
+        Messages stay, unless `message_window` or `Settings.message_window` says for how many
+        seconds (by `sent_at`): then whole partitions go in which everything is older, with the
+        revisions of what is in them. `progress` is told how many of how many are done. Statistics
+        stay, and so do the keys, by which a redelivery is known; nothing is announced.
+
+        `options` are those of `delivery.maintenance.maintain`. Raises `InvalidInput`.
         """
+        window = self.settings.message_window if message_window is None else message_window
+        if window is not None and not DAY <= window < 1e10:
+            raise InvalidInput("message_window", f"{window:g} s; at least {DAY:g} s, a day")
         options.setdefault("inbox_window", self.settings.inbox_window)
-        return maintain(self._connection, self._schema, **options)
+        done = maintain(self._connection, self._schema, **options)
+        self._partitions.ahead()
+        if window is None:
+            return done
+        before = datetime.now(UTC) - timedelta(seconds=window)
+        return attrs.evolve(done, messages=self._retiring.retire(before, progress=progress))
 
     def health(self, *, seconds: float = SECONDS) -> Health:
         """Ask all services at once how they are, and return after `seconds` at most.

@@ -36,9 +36,20 @@ def run(
     change_days: Annotated[
         float, typer.Option(help="Keep what `changes` tells for so many days.")
     ] = 30.0,
+    message_days: Annotated[
+        float | None,
+        typer.Option(
+            help="Remove messages that were sent more than so many days ago, by whole partitions; "
+            "TELEGRAM_MESSAGE_WINDOW (seconds), or none at all, unless given.",
+            show_default=False,
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> int:
     """Forget old inbox rows, settled dead letters and changes. Run it once a day, at any time.
+
+    Partitions of messages are made for the near future. Messages are removed only if you say for
+    how long they stay: statistics of them stay, and a redelivery is still known.
 
     The inbox is how a repeated event is known: keep it for longer than any event may take to be
     handed out again. Open dead letters are never touched. Who polls for changes more seldom than
@@ -48,22 +59,30 @@ def run(
 
         python -m telegram_hybrid maintenance run --inbox-days 14
     """
+    from functools import partial
+
     import attrs
 
     from telegram_hybrid.cli.output import print_json
+    from telegram_hybrid.cli.progress import progress
     from telegram_hybrid.cli.servers import store
     from telegram_hybrid.delivery.maintenance import DAY
 
-    with store() as hybrid:
+    with store() as hybrid, progress() as bars:
         window = {} if inbox_days is None else {"inbox_window": inbox_days * DAY}
+        bars.begin("partitions", None, unit="partitions")
         done = hybrid.maintain(
-            letter_window=letter_days * DAY, change_window=change_days * DAY, **window
+            letter_window=letter_days * DAY,
+            change_window=change_days * DAY,
+            message_window=None if message_days is None else message_days * DAY,
+            progress=partial(bars.move, "partitions"),
+            **window,
         )
     if json:
         print_json(attrs.asdict(done))
     else:
         typer.echo(
             f"{done.inbox:,} inbox rows, {done.dead_letters:,} dead letters and {done.changes:,} "
-            "changes forgotten"
+            f"changes forgotten, {done.messages:,} messages removed"
         )
     return OK

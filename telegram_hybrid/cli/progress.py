@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     import rich.progress
 
-Unit = Literal["bytes", "messages"]
+Unit = Literal["bytes", "messages", "partitions"]
 
 
 class Progress:

@@ -30,6 +30,7 @@ class Forgotten:
     inbox: int = 0
     dead_letters: int = 0
     changes: int = 0
+    messages: int = 0
 
 
 def maintain(

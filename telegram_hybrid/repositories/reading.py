@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 from telegram_hybrid.cache import Loaded
 from telegram_hybrid.model import Entity, Media, Message, MessageKey, Revision, RevisionReason
 from telegram_hybrid.outbox.locks import lock_prefix
+from telegram_hybrid.schema.postgres.ranges import oldest_time
 from telegram_hybrid.schema.postgres.sql import array, fetch, sql
 from telegram_hybrid.schema.redis.values import PAGE
 
@@ -26,12 +27,14 @@ WHERE channel_id = :channel_id AND message_id = ANY(CAST(:message_ids AS bigint[
 _KEYS_BELOW = """
 SELECT message_id, sent_at FROM "{schema}".message_keys
 WHERE channel_id = :channel_id AND message_id < :bound
+  AND sent_at >= CAST(:since AS timestamptz)
 ORDER BY message_id DESC LIMIT :limit
 """
 
 _KEYS_ABOVE = """
 SELECT message_id, sent_at FROM "{schema}".message_keys
 WHERE channel_id = :channel_id AND message_id > :bound
+  AND sent_at >= CAST(:since AS timestamptz)
 ORDER BY message_id LIMIT :limit
 """
 
@@ -226,11 +229,20 @@ def _page(
     limit: int,
     include_deleted: bool,
 ) -> list[Message]:
-    """Walk the keys from `bound` on until `limit` messages that are wanted were found."""
+    """Walk the keys from `bound` on until `limit` messages that are wanted were found.
+
+    Keys of retired messages are met once: then the walk keeps to what there are partitions for.
+    """
     found: list[Message] = []
+    since: datetime | None = None
     while len(found) < limit:
         wanted = limit - len(found)
-        values = {"channel_id": channel_id, "bound": bound, "limit": wanted}
+        values = {
+            "channel_id": channel_id,
+            "bound": bound,
+            "limit": wanted,
+            "since": since or "-infinity",
+        }
         keys = fetch(connection, statement, schema, values)
         rows = _rows(connection, schema, channel_id, keys)
         found += [
@@ -241,6 +253,8 @@ def _page(
         if len(keys) < wanted:
             break
         bound = keys[-1][0]
+        if since is None and len(rows) < len(keys):
+            since = oldest_time(connection, schema)
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from typing import TypeVar
 
 from sqlalchemy import Connection, Engine
 
@@ -28,6 +29,8 @@ from telegram_hybrid.repositories.life import TransactionLife
 from telegram_hybrid.repositories.partitions import Partitions
 from telegram_hybrid.repositories.polling import TransactionPolling
 from telegram_hybrid.repositories.writing import Writer
+
+_T = TypeVar("_T")
 
 
 class TransactionMessages(TransactionLife, TransactionPolling):
@@ -164,6 +167,10 @@ class Transaction:
         if event.message_id is not None:
             raise InvalidInput("event", "events of messages come from saving, marking, deleting")
         return self._writer.publish(event)
+
+    def follow(self, work: Callable[[Writer], _T]) -> _T:
+        """Have `work` done by the writer of this transaction: the library's own housekeeping."""
+        return work(self._writer)
 
     @property
     def changes(self) -> list[Change]:

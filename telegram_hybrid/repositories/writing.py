@@ -8,7 +8,7 @@ writers of one channel never deadlock over its keys.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -288,6 +288,14 @@ class Writer:
             Change(message.key, message.version, kind, message if few else None)
             for kind, message in events
         ]
+
+    def changed(self, changes: Sequence[Change], before: Mapping[int, int]) -> None:
+        """Count what was done to messages without an event; the cache follows at the commit.
+
+        `before` is the version that each channel had; the caller holds their locks.
+        """
+        self._heads = {**before, **self._heads}
+        self.changes += changes
 
     def _trace(self) -> str | None:
         return self._traceparent or traces.current()

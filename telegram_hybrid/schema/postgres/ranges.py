@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
+import attrs
 from sqlalchemy import Connection, text
 
+from telegram_hybrid.schema.postgres import timescale
 from telegram_hybrid.schema.postgres.sql import sql
 
 DAY = 86_400.0
@@ -47,6 +49,49 @@ def known(connection: Connection, schema: str) -> bool:
     found = connection.execute(text(_KNOWN), {"name": f'"{schema}".ensure_message_range'})
     return bool(found.scalar_one())
 
+
+@attrs.frozen(slots=True)
+class Part:
+    """A partition or chunk: its name, quoted, and from when (included) to when it goes."""
+
+    name: str
+    lower: datetime
+    upper: datetime
+
+
+def parts(connection: Connection, schema: str) -> list[Part]:
+    """Return all there are, by time; one without bounds goes from or to the end of time."""
+    hypertable = timescale.storage(connection, schema).hypertable
+    rows = connection.execute(sql(_CHUNKS if hypertable else _PARTITIONS, schema))
+    return [Part(name, lower.astimezone(UTC), upper.astimezone(UTC)) for name, lower, upper in rows]
+
+
+def oldest_time(connection: Connection, schema: str) -> datetime:
+    """Return where the oldest part begins; before it, nothing is stored."""
+    return min((part.lower for part in parts(connection, schema)), default=datetime.now(UTC))
+
+
+_CHUNKS = """
+SELECT format('%I.%I', chunk_schema, chunk_name), range_start, range_end
+FROM timescaledb_information.chunks
+WHERE hypertable_schema = '{schema}' AND hypertable_name = 'messages'
+ORDER BY range_start
+"""
+
+_PARTITIONS = r"""
+SELECT name,
+       coalesce(CAST(substring(bound FROM 'FROM \(''([^'']+)''\)') AS timestamptz),
+                '0001-01-02 00:00:00+00') AS lower,
+       coalesce(CAST(substring(bound FROM 'TO \(''([^'']+)''\)') AS timestamptz),
+                '9999-12-30 00:00:00+00')
+FROM (SELECT format('%I.%I', nspname, relname) AS name,
+             pg_get_expr(class.relpartbound, class.oid) AS bound
+      FROM pg_inherits
+      JOIN pg_class AS class ON class.oid = inhrelid
+      JOIN pg_namespace AS namespace ON namespace.oid = relnamespace
+      WHERE inhparent = CAST('"{schema}".messages' AS regclass)) AS found
+ORDER BY lower
+"""
 
 _KNOWN = "SELECT to_regproc(:name) IS NOT NULL"
 

@@ -71,6 +71,20 @@ def _rebuild_unknown(schema: str, version: int, problem: str, where: str | None)
     return UnknownVersion(schema, version, problem, where=where)
 
 
+class LegacyRefused(InvalidInput):
+    """The original system's database, or rows of it, cannot be brought; nothing was written.
+
+    `report` is the `telegram_hybrid.legacy.Migrated` of the check, or None if the tables
+    themselves are no such.
+    """
+
+    def __init__(
+        self, field: str, problem: str, *, where: str | None = None, report: object = None
+    ) -> None:
+        self.report = report
+        super().__init__(field, problem, where=where)
+
+
 class ConfigurationError(HybridError):
     """A setting is missing, malformed, or contradicts another; names the setting."""
 

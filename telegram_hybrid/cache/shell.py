@@ -12,7 +12,7 @@ from weakref import WeakSet
 
 import attrs
 import msgspec
-from redis import Redis
+from redis import Redis, RedisError
 
 from telegram_hybrid.cache.audit import Audit, Auditor, Contents, Truth
 from telegram_hybrid.cache.driver import Driver, Loader
@@ -193,6 +193,21 @@ class MessageCache:
         commit has happened: it is repeated, and until then this process reads the database.
         """
         return not writes or self._store is None or self._store.ask(Invalidate(writes)) is True
+
+    def forget_seen(self, channel_id: int, message_ids: Iterable[int]) -> bool:
+        """Take back that messages are stored: they were removed, which saving never does.
+
+        A reader that asks the database at the same moment may say so again. Returns False if
+        Redis failed it; nobody repeats it.
+        """
+        flags = list(self.keys.flags(channel_id, message_ids).values())
+        if self._redis is None or not flags:
+            return True
+        try:
+            self._redis.unlink(*flags)
+        except (RedisError, OSError):
+            return False
+        return True
 
     def repair(self, changes: Iterable[Change]) -> bool:
         """Invalidate what was committed, in the place of writers that may have died.

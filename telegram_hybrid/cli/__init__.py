@@ -19,6 +19,7 @@ from telegram_hybrid.cli import (
     dlq,
     health,
     importing,
+    legacy,
     maintenance,
     migrating,
     outbox,
@@ -70,6 +71,8 @@ app.add_typer(migrating.app, name="migrate")
 app.add_typer(roles.app, name="roles")
 # A channel's id begins with a dash, and is no option.
 app.command("statistics", context_settings={"ignore_unknown_options": True})(statistics.command)
+app.command("migrate-legacy")(legacy.migrate)
+app.command("rollback-legacy")(legacy.rollback)
 app.command("health")(health.command)
 app.add_typer(cache.app, name="cache")
 app.add_typer(stack.app, name="stack")

@@ -13,16 +13,17 @@ from telegram_hybrid.model.message import present
 
 def columns(message: Message) -> dict[str, Any]:
     """Return what is stored of a message, by column; the JSON columns are text."""
-    row = _row(message)
+    row = as_row(message)
     return row | {name: _json(row[name]) for name in ("entities", "media", "metadata")}
 
 
 def new_rows(messages: Sequence[Message]) -> str:
     """Return new messages as the JSON that the database's `append_events` takes."""
-    return _json([_row(message) for message in messages])
+    return _json([as_row(message) for message in messages])
 
 
-def _row(message: Message) -> dict[str, Any]:
+def as_row(message: Message) -> dict[str, Any]:
+    """Return what Telegram said and the version, by column."""
     return {
         "channel_id": message.channel_id,
         "message_id": message.message_id,

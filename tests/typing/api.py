@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import assert_type
 
 import telegram_hybrid as th
+from telegram_hybrid import legacy
 
 settings = th.Settings.from_url("postgresql://db/telegram", redis="redis://cache/0")
 
@@ -64,6 +65,9 @@ with th.connect(settings) as hybrid:
         assert_type(tx.messages.mark(-100, 1, th.Status.QUEUED), th.Message)
         assert_type(tx.messages.restore_many(-100, [1]), set[int])
         assert_type(tx.messages.settle(claims[0], th.Status.FAILED), list[th.Message])
+
+    assert_type(legacy.migrate(hybrid, "postgresql://old/telegram", dry_run=True), legacy.Migrated)
+    assert_type(legacy.rollback(hybrid), legacy.RolledBack)
 
 with th.embedded() as own:
     assert_type(own, th.Hybrid)

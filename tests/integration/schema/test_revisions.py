@@ -28,6 +28,8 @@ LOST = {
     "message_change_floors": "after the upgrade all there is counts as forgotten",
     "channel_migrations": "the library of before has no place for them: record them again",
     "message_claims": "what was claimed waits for anybody again",
+    "legacy_batches": "what was brought can no longer be rolled back",
+    "legacy_channels": "the same",
     "channel_heads.changed_at": "the time of the upgrade: later is the safe side",
     "message_revisions.reason": "the library of before knows none",
     "messages.status_reason": "the library of before knows none",
@@ -149,6 +151,9 @@ def store(hybrid: Hybrid) -> Iterator[Store]:
             "INSERT INTO {s}.message_change_floors VALUES (-1001, 0)",
             "INSERT INTO {s}.message_claims (channel_id, message_id, claim_id, worker, expires_at)"
             " VALUES (-1001, 1, 1, 'a', now())",
+            "INSERT INTO {s}.legacy_batches"
+            " VALUES ('old', -1001, -1, 9, 1, 1, 1, 0, '{}', 5, 5, 5)",
+            "INSERT INTO {s}.legacy_channels VALUES ('old', -1001, now())",
         ):
             connection.execute(text(statement.replace("{s}", schema)))
         connection.commit()

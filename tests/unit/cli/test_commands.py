@@ -26,6 +26,7 @@ COMMANDS = ["demo", "import", "relay", "consume", "health", "migrate up", "migra
 COMMANDS += [f"dlq {each}" for each in ("list", "show", "replay", "discard", "drain")]
 COMMANDS += [f"outbox {each}" for each in ("list", "retry", "replay")]
 COMMANDS += ["maintenance run", "roles create", "gaps", "statistics"]
+COMMANDS += ["migrate-legacy", "rollback-legacy"]
 COMMANDS += [f"channels {each}" for each in ("list", "register", "deactivate", "migrated")]
 
 PROBE = """
@@ -82,6 +83,7 @@ USAGE = {
     "a value that is none of the choices": ["import", "--on-error", "nope", "x.json"],
     "going down without saying where": ["migrate", "down"],
     "going down without --yes": ["migrate", "down", "--to", "base"],
+    "removing what was brought without --yes": ["rollback-legacy"],
     "events and JSON on one stdout": ["consume", "--queue", "look", "--json"],
 }
 

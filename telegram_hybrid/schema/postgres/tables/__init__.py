@@ -12,6 +12,7 @@ from sqlalchemy import BigInteger, MetaData, Sequence
 from telegram_hybrid.schema.postgres.tables import (
     changes,
     delivery,
+    legacy,
     life,
     messages,
     registry,
@@ -47,4 +48,6 @@ def metadata(schema: str = DEFAULT_SCHEMA) -> MetaData:
     delivery.relays(tables)
     delivery.inbox(tables)
     delivery.dead_letters(tables)
+    legacy.legacy_batches(tables)
+    legacy.legacy_channels(tables)
     return tables

@@ -388,7 +388,8 @@ def test_whatever_writers_do_between_calls_is_told_once(
 
     for channel, step in steps:
         if step == "hold":
-            if channel not in held:
+            # Through a pooler there are three connections to the server, and one is for the rest.
+            if channel not in held and len(held) < 2:
                 held[channel] = _held(
                     hybrid, make_message(channel_id=channel, message_id=next(fresh))
                 )

@@ -10,7 +10,8 @@ branch_labels = None
 depends_on = None
 
 # What was stored before begins no log: its changes are known no more. So all that there is counts
-# as forgotten, and a library that goes back and forward again tells its readers so.
+# as forgotten, and a library that goes back and forward again tells its readers so. A writer that
+# is in the function of before at this moment commits one more change that the log does not have.
 TABLES = """
 CREATE TABLE message_changes (
     channel_id bigint NOT NULL,

@@ -32,6 +32,7 @@ from telegram_hybrid.health import SECONDS, Health, check
 from telegram_hybrid.model import ChannelWrite, UnknownChannels
 from telegram_hybrid.outbox import heads
 from telegram_hybrid.repositories.channels import Channels
+from telegram_hybrid.repositories.compressing import compress
 from telegram_hybrid.repositories.messages import Messages
 from telegram_hybrid.repositories.outbox import Outbox
 from telegram_hybrid.repositories.partitions import Partitions
@@ -82,6 +83,7 @@ class Hybrid:
         self._schema = schema = settings.database_schema
         # Never through the pooler, whose connections the waiting writers hold.
         engine = postgres.open_engine(settings, pooled=False, direct=True)
+        self._direct = engine
         self._partitions = Partitions(engine, schema, settings.partition_interval)
         self._notify = notifier(self.engine, schema)
         self._transactions = Transactions(
@@ -219,6 +221,7 @@ class Hybrid:
         self,
         *,
         message_window: float | None = None,
+        compress_window: float | None = None,
         progress: Callable[[int, int], object] = lambda done, total: None,
         **options: Any,
     ) -> Forgotten:
@@ -228,20 +231,29 @@ class Hybrid:
         Messages stay, unless `message_window` or `Settings.message_window` says for how many
         seconds (by `sent_at`): then whole partitions go in which everything is older, with the
         revisions of what is in them. `progress` is told how many of how many are done. Statistics
-        stay, and so do the keys, by which a redelivery is known; nothing is announced.
+        stay, and so do the keys, by which a redelivery is known; nothing is announced. In a
+        hypertable, chunks are compressed in which everything is older than `compress_window`, or
+        `Settings.compress_window`, if one of them is given.
 
         `options` are those of `delivery.maintenance.maintain`. Raises `InvalidInput`.
         """
-        window = self.settings.message_window if message_window is None else message_window
-        if window is not None and not DAY <= window < 1e10:
-            raise InvalidInput("message_window", f"{window:g} s; at least {DAY:g} s, a day")
+        kept, loose = (
+            _days_ago(name, getattr(self.settings, name) if given is None else given)
+            for name, given in (
+                ("message_window", message_window),
+                ("compress_window", compress_window),
+            )
+        )
         options.setdefault("inbox_window", self.settings.inbox_window)
         done = maintain(self._connection, self._schema, **options)
         self._partitions.ahead()
-        if window is None:
-            return done
-        before = datetime.now(UTC) - timedelta(seconds=window)
-        return attrs.evolve(done, messages=self._retiring.retire(before, progress=progress))
+        if kept is not None:
+            gone = self._retiring.retire(kept, progress=progress)
+            done = attrs.evolve(done, messages=gone)
+        if loose is not None:
+            chunks = compress(self._direct, self._schema, loose, progress)
+            done = attrs.evolve(done, compressed=chunks)
+        return done
 
     def health(self, *, seconds: float = SECONDS) -> Health:
         """Ask all services at once how they are, and return after `seconds` at most.
@@ -359,3 +371,12 @@ class Hybrid:
             self.cache.wake()
         else:
             self._notify()
+
+
+def _days_ago(name: str, seconds: float | None) -> datetime | None:
+    """When that was. Raises `InvalidInput` for less than a day, and for no time at all."""
+    if seconds is None:
+        return None
+    if not DAY <= seconds < 1e10:
+        raise InvalidInput(name, f"{seconds:g} s; at least {DAY:g} s, a day")
+    return datetime.now(UTC) - timedelta(seconds=seconds)

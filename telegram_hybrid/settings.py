@@ -154,7 +154,8 @@ class Settings:
     seconds, an hour at least, a queue knows what it has dealt with. A partition of messages, or a
     chunk of TimescaleDB's, holds `partition_interval` seconds; without `timescaledb`, the first
     migration makes no hypertable though it could. Maintenance has messages go that were sent more
-    than `message_window` seconds ago (None: none). `database_schema`, `redis_prefix` and
+    than `message_window` seconds ago (None: none), and compresses those of a hypertable that were
+    sent more than `compress_window` seconds ago (None: none). `database_schema`, `redis_prefix` and
     `exchange` keep systems apart that share servers. `unknown_channels` says
     whether saving a message of a channel that is not registered registers it, or is refused.
     Raises `ConfigurationError` naming the setting.
@@ -200,6 +201,9 @@ class Settings:
     message_window: float | None = attrs.field(
         default=None, validator=attrs.validators.optional(_positive)
     )
+    compress_window: float | None = attrs.field(
+        default=None, validator=attrs.validators.optional(_positive)
+    )
     pool_size: int = attrs.field(default=10, validator=_positive)
     connect_timeout: float = attrs.field(default=5.0, validator=_positive)
     statement_timeout: float = attrs.field(default=60.0, validator=_positive)
@@ -235,7 +239,7 @@ class Settings:
         TELEGRAM_UNKNOWN_CHANNELS (register or refuse) is `unknown_channels`.
         TELEGRAM_DB_PARTITION_INTERVAL (seconds) is `partition_interval`, and
         TELEGRAM_DB_TIMESCALEDB=false leaves TimescaleDB alone. TELEGRAM_MESSAGE_WINDOW (seconds)
-        is `message_window`.
+        is `message_window`, TELEGRAM_COMPRESS_WINDOW (seconds) `compress_window`.
         """
         env = os.environ if environ is None else environ
         database = env.get("TELEGRAM_DATABASE_URL") or _from_parts(
@@ -279,6 +283,7 @@ _OURS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "TELEGRAM_DB_PARTITION_INTERVAL": ("partition_interval", float),
     "TELEGRAM_DB_TIMESCALEDB": ("timescaledb", _truth),
     "TELEGRAM_MESSAGE_WINDOW": ("message_window", float),
+    "TELEGRAM_COMPRESS_WINDOW": ("compress_window", float),
     "TELEGRAM_CACHE_KEEP_LAST": ("cache_keep_last", float),
     "TELEGRAM_CACHE_AUDIT_EVERY": ("cache_audit_every", float),
     "TELEGRAM_UNKNOWN_CHANNELS": ("unknown_channels", str),

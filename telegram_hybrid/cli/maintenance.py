@@ -44,6 +44,14 @@ def run(
             show_default=False,
         ),
     ] = None,
+    compress_days: Annotated[
+        float | None,
+        typer.Option(
+            help="With TimescaleDB, compress messages that were sent more than so many days ago; "
+            "TELEGRAM_COMPRESS_WINDOW (seconds), or none at all, unless given.",
+            show_default=False,
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> int:
     """Forget old inbox rows, settled dead letters and changes. Run it once a day, at any time.
@@ -75,6 +83,7 @@ def run(
             letter_window=letter_days * DAY,
             change_window=change_days * DAY,
             message_window=None if message_days is None else message_days * DAY,
+            compress_window=None if compress_days is None else compress_days * DAY,
             progress=partial(bars.move, "partitions"),
             **window,
         )
@@ -83,6 +92,7 @@ def run(
     else:
         typer.echo(
             f"{done.inbox:,} inbox rows, {done.dead_letters:,} dead letters and {done.changes:,} "
-            f"changes forgotten, {done.messages:,} messages removed"
+            f"changes forgotten, {done.messages:,} messages removed, "
+            f"{done.compressed:,} chunks compressed"
         )
     return OK

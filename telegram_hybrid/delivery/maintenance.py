@@ -25,12 +25,14 @@ BATCH, PAUSE = 1_000, 0.05
 
 @attrs.frozen(slots=True)
 class Forgotten:
-    """How many rows went."""
+    """How many rows went, and how many chunks were compressed."""
 
     inbox: int = 0
     dead_letters: int = 0
     changes: int = 0
     messages: int = 0
+    #: Chunks that were compressed, for the first time or again.
+    compressed: int = 0
 
 
 def maintain(

@@ -16,6 +16,7 @@ from telegram_hybrid import Channel, Claim, Hybrid, InvalidInput, Status
 from telegram_hybrid.errors import ClaimLost, IllegalTransition
 from telegram_hybrid.repositories import claiming
 from telegram_hybrid.repositories.decisions import WAITING
+from telegram_hybrid.schema.postgres.ranges import DAY
 from telegram_hybrid.schema.postgres.sql import sql
 from telegram_hybrid.testing import make_message, make_messages
 from telegram_hybrid.testing.factories import CHANNEL_ID
@@ -262,6 +263,26 @@ def test_who_claims_does_not_wait_for_who_settles_or_saves(hybrid: Hybrid) -> No
         assert not thread.is_alive()
     assert ids(got) == [2]
     assert {*ids(hybrid.messages.claim("c"))} == {*ids(claims), 9}
+
+
+def test_what_waits_in_compressed_chunks_is_claimed_and_settled_as_all_else(
+    hybrid: Hybrid,
+) -> None:
+    # Where there are such chunks. Broken on purpose: `FOR UPDATE` in the function's look at
+    # `messages`: "locking compressed tuples is not supported".
+    hybrid.messages.save_many(make_messages(100))
+    hybrid.maintain(compress_window=30 * DAY)
+    hybrid.messages.mark_many(CHANNEL_ID, range(1, 21), Status.PUBLISHED)
+    assert hybrid.messages.delete_many(CHANNEL_ID, range(11, 31)) == set(range(11, 31))
+    assert hybrid.messages.restore_many(CHANNEL_ID, [20, 30]) == {20, 30}
+    claims = hybrid.messages.claim("a", limit=5)
+    assert ids(claims) == [30, 31, 32, 33, 34]
+    settled = hybrid.messages.settle(claims, Status.RETRYING, retry_in=60.0)
+    assert {each.status for each in settled} == {Status.RETRYING}
+    assert [each.message_id for each in hybrid.messages.pending(CHANNEL_ID, limit=2)] == [35, 36]
+    assert hybrid.messages.get(CHANNEL_ID, 20).status is Status.PUBLISHED
+    with pytest.raises(IllegalTransition):
+        execute(hybrid, "UPDATE \"{schema}\".messages SET status = 'received' WHERE message_id = 1")
 
 
 def nodes(plan: Any) -> Iterator[Any]:

@@ -6,6 +6,7 @@ from benchmarks.benchmark import Benchmark
 from benchmarks.rows import (
     cached,
     consumed,
+    counted,
     grown,
     latency,
     missed,
@@ -22,6 +23,7 @@ ALL: tuple[Benchmark, ...] = (
     *missed.ROWS,
     *partitioned.ROWS,
     *saved.ROWS,
+    *counted.ROWS,
     *taxed.ROWS,
     *relayed.ROWS,
     *consumed.ROWS,

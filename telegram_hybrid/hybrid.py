@@ -27,7 +27,7 @@ from telegram_hybrid.delivery.replay import replay
 from telegram_hybrid.delivery.subscription import ALL_CHANNELS, Handler, Subscription, consumer
 from telegram_hybrid.delivery.wake import RedisWake, Wake
 from telegram_hybrid.delivery.worker import Worker
-from telegram_hybrid.errors import ConfigurationError, InvalidInput
+from telegram_hybrid.errors import ConfigurationError, DatabaseError, InvalidInput
 from telegram_hybrid.health import SECONDS, Health, check
 from telegram_hybrid.model import ChannelWrite, UnknownChannels
 from telegram_hybrid.outbox import heads
@@ -38,7 +38,7 @@ from telegram_hybrid.repositories.outbox import Outbox
 from telegram_hybrid.repositories.partitions import Partitions
 from telegram_hybrid.repositories.results import Results
 from telegram_hybrid.repositories.retiring import Retiring
-from telegram_hybrid.repositories.statistics import StatisticsReader
+from telegram_hybrid.repositories.statistics import StatisticsReader, is_not_allowed
 from telegram_hybrid.repositories.transaction import Transaction, Transactions
 from telegram_hybrid.repositories.truth import Truth
 from telegram_hybrid.schema.broker import Topology
@@ -101,7 +101,7 @@ class Hybrid:
         self._workers: list[Worker] = []
         self.messages = Messages(self.engine, schema, self._transactions, self.cache)
         self.channels = Channels(self._connection, schema)
-        self.statistics = StatisticsReader(self.engine, schema)
+        self.statistics = StatisticsReader(self.engine, engine, schema)
         self.dead_letters = DeadLetters(
             self._connection,
             schema,
@@ -235,7 +235,8 @@ class Hybrid:
         hypertable, chunks are compressed in which everything is older than `compress_window`, or
         `Settings.compress_window`, if one of them is given.
 
-        `options` are those of `delivery.maintenance.maintain`. Raises `InvalidInput`.
+        What TimescaleDB has counted is brought up to date before that. `options` are those of
+        `delivery.maintenance.maintain`. Raises `InvalidInput`.
         """
         kept, loose = (
             _days_ago(name, getattr(self.settings, name) if given is None else given)
@@ -246,6 +247,11 @@ class Hybrid:
         )
         options.setdefault("inbox_window", self.settings.inbox_window)
         done = maintain(self._connection, self._schema, **options)
+        try:
+            self.statistics.refresh()
+        except DatabaseError as error:
+            if not is_not_allowed(error):  # such a role leaves it to the job
+                raise
         self._partitions.ahead()
         if kept is not None:
             gone = self._retiring.retire(kept, progress=progress)

@@ -8,9 +8,10 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from sqlalchemy import Engine
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from telegram_hybrid.connect.postgres import reads
-from telegram_hybrid.errors import InvalidInput
+from telegram_hybrid.errors import DatabaseError, InvalidInput
 from telegram_hybrid.model import (
     Count,
     Latency,
@@ -22,7 +23,7 @@ from telegram_hybrid.model import (
     checks,
 )
 from telegram_hybrid.model.statistics import Bin
-from telegram_hybrid.schema.postgres.sql import fetch
+from telegram_hybrid.schema.postgres.sql import fetch, sql
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
@@ -41,12 +42,15 @@ ORDER BY channel_id, bucket
 """.replace("{kind}", _KIND).replace("{wanted}", _WANTED)
 
 _SUMMARY = """
-SELECT min(bucket), max(bucket), {kind}, sum(messages)::bigint, sum(latency_sum_us)::bigint,
-       min(latency_min_us), max(latency_max_us)
+SELECT min(bucket), max(bucket), {kind}, sum(messages)::bigint AS messages,
+       sum(latency_sum_us)::bigint, min(latency_min_us), max(latency_max_us)
 FROM "{schema}".message_statistics_hourly
 {wanted}
 GROUP BY {kind}
 """.replace("{kind}", _KIND).replace("{wanted}", _WANTED)
+
+
+_REFRESH = 'CALL "{schema}".refresh_statistics()'
 
 
 class Cell(NamedTuple):
@@ -66,15 +70,18 @@ class StatisticsReader:
     """Counts and latencies of messages by the time at which they were sent.
 
     On plain PostgreSQL they are kept in the transaction of every write, so what is committed is
-    counted. They outlive the messages: partitions that are dropped stay counted.
+    counted. On TimescaleDB that is so for the last one or two hours; what is changed in an earlier
+    one is counted within five minutes, or by `refresh`. Counts outlive the messages: partitions
+    and chunks that are dropped stay counted.
 
     Ranges are [since, until), in any zone, and are widened to whole hours or days in UTC; None
     leaves that side open. Raises `InvalidInput` for naive datetimes and for a range without time
     in it, before anything is asked.
     """
 
-    def __init__(self, engine: Engine, schema: str) -> None:
+    def __init__(self, engine: Engine, direct: Engine, schema: str) -> None:
         self._engine = engine
+        self._direct = direct  # to refresh may take longer than a statement may, through the pool
         self._schema = schema
 
     def hourly(
@@ -122,6 +129,23 @@ class StatisticsReader:
             [Cell(*cell) for _, _, *cell in found],
         )
 
+    def refresh(self) -> None:
+        """Have what is counted include all that is committed, on TimescaleDB.
+
+        There, a job does so every five minutes; the last one or two hours are always counted as
+        they are. On plain PostgreSQL there is nothing to do. Waits for a refresh that is under
+        way; raises `DatabaseError` if that takes longer than a minute, and for a role that does
+        not own the views.
+        """
+        for attempt in Retrying(
+            retry=retry_if_exception(_is_refreshed_elsewhere),
+            stop=stop_after_delay(60),
+            wait=wait_random_exponential(multiplier=0.1, max=2),
+            reraise=True,
+        ):
+            with attempt, reads(self._direct) as connection:
+                connection.execute(sql(_REFRESH, self._schema))
+
     def _series(
         self,
         name: str,
@@ -142,6 +166,20 @@ class StatisticsReader:
     def _fetch(self, statement: str, values: dict[str, Any]) -> list[Any]:
         with reads(self._engine) as connection:
             return fetch(connection, statement, self._schema, values)
+
+
+def is_not_allowed(error: DatabaseError) -> bool:
+    """Whether our role may not refresh: the views are their owner's (insufficient_privilege)."""
+    return _state(error) == "42501"
+
+
+def _is_refreshed_elsewhere(error: BaseException) -> bool:
+    """Whether TimescaleDB refuses because somebody else refreshes (lock_not_available)."""
+    return isinstance(error, DatabaseError) and _state(error) == "55P03"
+
+
+def _state(error: DatabaseError) -> object:
+    return getattr(getattr(error.__cause__, "orig", None), "sqlstate", None)
 
 
 def whole(since: datetime, until: datetime, step: timedelta) -> tuple[datetime, datetime]:

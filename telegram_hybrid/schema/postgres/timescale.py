@@ -61,6 +61,11 @@ class Storage:
     timescale: Timescale
 
     @property
+    def aggregates(self) -> bool:
+        """Whether continuous aggregates count messages; elsewhere triggers do."""
+        return bool(self.hypertable) and self.timescale.compresses
+
+    @property
     def words(self) -> str:
         """What to tell people, in one line."""
         lack = self.timescale.lack

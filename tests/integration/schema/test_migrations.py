@@ -72,13 +72,16 @@ def test_from_scratch_equals_all_revisions_applied(engine: Engine, schema: str) 
         metadata(f"{schema}_scratch").create_all(connection)
     with engine.connect() as connection:
         migrated, scratch = catalog(connection, schema), catalog(connection, f"{schema}_scratch")
-        if timescale.storage(connection, schema).hypertable:
+        storage = timescale.storage(connection, schema)
+        counted_by_it = storage.aggregates  # instead of by our triggers, into our table
+        if storage.hypertable:
             # To PostgreSQL, a hypertable is an ordinary table; nothing else may differ.
             scratch = {
                 ("table", "messages", "r")
                 if row[:2] == ("table", "messages")
                 else (*row[:2], row[2].replace(" ON ONLY messages ", " ON messages "))
                 for row in scratch
+                if not (counted_by_it and row[1].startswith("message_rollups"))
             }
     assert len(migrated) > 100
     assert migrated == scratch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,6 +70,9 @@ SELECT 'function', pg_get_functiondef(oid)
 FROM pg_proc WHERE pronamespace = CAST(:schema AS regnamespace) AND prokind IN ('f', 'p')
 """
 
+#: A number that TimescaleDB gives anew to what was made again.
+TIMESCALES = re.compile(r"(?<=_materialized_hypertable_)\d+|(?<=cagg_watermark\()\d+")
+
 #: Of each table its rows, each as JSON.
 Rows = dict[str, list[dict[str, Any]]]
 
@@ -117,7 +121,10 @@ class Store:
 
     def shape(self) -> set[str]:
         found = self._read(SHAPE)
-        return {f"{kind} {what.replace(self.schema, '{s}')}" for kind, what in found}
+        return {
+            f"{kind} {TIMESCALES.sub('N', what.replace(self.schema, '{s}'))}"
+            for kind, what in found
+        }
 
     def _read(self, statement: str) -> list[Any]:
         asked = text(statement.replace("{s}", self.schema))

@@ -1,6 +1,9 @@
 """Messages counted by hour, with how long they took to be published, as they are written."""
 
 from alembic import context, op
+from sqlalchemy import text
+
+from telegram_hybrid.schema.postgres import timescale
 
 revision = "0015"
 down_revision = "0014"
@@ -36,10 +39,6 @@ SELECT bucket, channel_id, status, source, message_type, latency_bin,
        messages, latency_sum_us, latency_min_us, latency_max_us
 FROM message_rollups
 WHERE messages <> 0;
-COMMENT ON VIEW message_statistics_hourly IS
-    'How many messages of each channel were sent in an hour (UTC), by what they are, and how long '
-    'they took from received_at to published_at, in microseconds. latency_bin: -1 not published, '
-    'n: at least 1.1^n milliseconds.';
 
 CREATE VIEW message_statistics_daily AS
 SELECT date_bin('1 day', bucket, '1970-01-01 00:00:00+00') AS bucket,
@@ -48,6 +47,13 @@ SELECT date_bin('1 day', bucket, '1970-01-01 00:00:00+00') AS bucket,
        min(latency_min_us) AS latency_min_us, max(latency_max_us) AS latency_max_us
 FROM message_statistics_hourly
 GROUP BY 1, 2, 3, 4, 5, 6;
+"""
+
+COMMENTS = """
+COMMENT ON VIEW message_statistics_hourly IS
+    'How many messages of each channel were sent in an hour (UTC), by what they are, and how long '
+    'they took from received_at to published_at, in microseconds. latency_bin: -1 not published, '
+    'n: at least 1.1^n milliseconds.';
 COMMENT ON VIEW message_statistics_daily IS
     'What message_statistics_hourly has, by day (UTC).';
 """
@@ -168,6 +174,31 @@ TRIGGERS = {
     "deleted": "DELETE ON messages REFERENCING OLD TABLE AS before_change",
 }
 
+# Named and spelled as the views on plain PostgreSQL. What is behind the last hour that was
+# materialized is counted when it is asked for. Without data: it cannot be brought here, in a
+# transaction; until the first refresh all of it is counted when asked for.
+AGGREGATES = """
+CREATE MATERIALIZED VIEW message_statistics_hourly
+WITH (timescaledb.continuous, timescaledb.materialized_only = false) AS
+SELECT {timescale}.time_bucket('1 hour', sent_at) AS bucket,
+       channel_id, status, source, message_type, ({bin_of_latency}) AS latency_bin,
+       count(*) AS messages, sum({latency})::bigint AS latency_sum_us,
+       min({latency}) AS latency_min_us, max({latency}) AS latency_max_us
+FROM messages
+GROUP BY 1, 2, 3, 4, 5, 6
+WITH NO DATA;
+
+CREATE MATERIALIZED VIEW message_statistics_daily
+WITH (timescaledb.continuous, timescaledb.materialized_only = false) AS
+SELECT {timescale}.time_bucket('1 day', bucket) AS bucket,
+       channel_id, status, source, message_type, latency_bin,
+       sum(messages)::bigint AS messages, sum(latency_sum_us)::bigint AS latency_sum_us,
+       min(latency_min_us) AS latency_min_us, max(latency_max_us) AS latency_max_us
+FROM message_statistics_hourly
+GROUP BY 1, 2, 3, 4, 5, 6
+WITH NO DATA;
+"""
+
 BACKFILL = """
 INSERT INTO message_rollups (
     {key}, messages, latency_sum_us, latency_min_us, latency_max_us, lowest_id, highest_id)
@@ -183,9 +214,16 @@ def upgrade() -> None:
     """Add the table, what keeps it, and what there is to count already.
 
     The triggers come first: they wait for writers, and keep new ones waiting until the commit.
+    Where messages are a hypertable, and continuous aggregates can be had, they do all that.
     """
+    found = timescale.storage(op.get_bind(), context.config.attributes["schema"])
+    if found.aggregates:
+        op.execute(_filled(AGGREGATES, timescale_schema=found.timescale.schema or ""))
+        op.execute(COMMENTS)
+        return
     op.execute(TABLE)
     op.execute(VIEWS)
+    op.execute(COMMENTS)
     for kind, event in TRIGGERS.items():
         op.execute(_filled(INSERTED if kind == "inserted" else CHANGED, kind))
         op.execute(
@@ -201,6 +239,10 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Remove them; the counts of messages that are still stored come back with an upgrade."""
+    if op.get_bind().execute(text("SELECT to_regclass('message_rollups')")).scalar() is None:
+        op.execute("DROP MATERIALIZED VIEW message_statistics_daily")
+        op.execute("DROP MATERIALIZED VIEW message_statistics_hourly")
+        return
     for kind in TRIGGERS:
         # A hypertable that is compressed has given up one of them.
         op.execute(f"DROP TRIGGER IF EXISTS count_{kind} ON messages")
@@ -210,20 +252,22 @@ def downgrade() -> None:
     op.execute("DROP TABLE message_rollups")
 
 
-def _filled(statement: str, kind: str = "inserted") -> str:
+def _filled(statement: str, kind: str = "inserted", timescale_schema: str = "") -> str:
     parts = {
         "moved": MOVED,
         "changes": CHANGES.get(kind, ""),
         "counted": COUNTED,
         "binned": BINNED,
         "bin": BIN,
+        "bin_of_latency": BIN.replace("latency", LATENCY.strip()),
         "latency": LATENCY,
         "known_key": ", ".join(f"known.{name}" for name in KEY.split(", ")),
         "kept_key": ", ".join(f"kept.{name}" for name in KEY.split(", ")),
         "key": KEY,
         "kind": kind,
+        "timescale": f'"{timescale_schema}"',
         "prefix": f'"{context.config.attributes["schema"]}".',
     }
-    for name, text in parts.items():
-        statement = statement.replace(f"{{{name}}}", text.strip())
+    for name, part in parts.items():
+        statement = statement.replace(f"{{{name}}}", part.strip())
     return statement

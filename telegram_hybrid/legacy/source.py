@@ -199,7 +199,10 @@ def open_source(url: str, schema: str) -> Iterator[Source]:
 
 def _engine(url: str, schema: str) -> Engine:
     try:
-        settings = Settings(database_url=url, database_schema=schema)
+        Settings(database_url=url, database_schema=schema)
+        # A database of no encoding would have us read bytes, before we can refuse it.
+        named = f"{url}{'&' if '?' in url else '?'}client_encoding=utf8"
+        settings = Settings(database_url=named, database_schema=schema)
         return postgres.open_engine(
             settings, pooled=False, direct=True, application_name="telegram_hybrid legacy"
         )

@@ -6,10 +6,20 @@ import threading
 from typing import Any
 
 import originals
+import psycopg
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from telegram_hybrid import Hybrid, Outcome, Settings, Status, connect, legacy
+from telegram_hybrid import (
+    EventType,
+    Hybrid,
+    Outcome,
+    RevisionReason,
+    Settings,
+    Status,
+    connect,
+    legacy,
+)
 from telegram_hybrid.errors import InvalidInput, LegacyRefused, SchemaMismatch
 from telegram_hybrid.legacy import batching
 from telegram_hybrid.legacy.source import open_source
@@ -33,7 +43,10 @@ def test_copies_become_a_message_with_revisions(hybrid: Hybrid, original: Origin
         metadata='{"processed_by": "g"}',
     )
     original.insert(
-        message_id=8, deleted_at="2024-03-02 00:00Z", metadata='{"deletion_reason": "x"}'
+        message_id=8,
+        status="published",
+        deleted_at="2024-03-02Z",
+        metadata='{"deletion_reason": "x"}',
     )
     legacy.migrate(hybrid, original.url, schema=original.schema)
     message = hybrid.messages.get(FIRST, 7)
@@ -44,13 +57,15 @@ def test_copies_become_a_message_with_revisions(hybrid: Hybrid, original: Origin
     assert message.received_at.isoformat() == "2024-03-01T12:00:00+00:00"
     assert message.metadata == {"processed_by": "g"}
     (revision,) = hybrid.messages.revisions(FIRST, 7)
-    assert revision.text == "BUY"
+    assert (revision.text, revision.reason) == ("BUY", RevisionReason.LEGACY_MERGE)
     assert revision.recorded_at.isoformat() == "2024-03-01T12:00:00+00:00"
     assert revision.version < message.version
     assert hybrid.messages.get(FIRST, 8) is None
     deleted = hybrid.messages.get(FIRST, 8, include_deleted=True)
     assert deleted is not None
     assert deleted.delete_reason == "x"
+    # Broken on purpose: without deleted_from, an undo made it "received".
+    assert hybrid.messages.restore(FIRST, 8).status is Status.PUBLISHED
 
 
 def test_a_dry_run_reports_the_same_and_writes_nothing(
@@ -255,6 +270,40 @@ def test_caches_learn_of_what_was_brought(hybrid: Hybrid, original: Original) ->
     legacy.migrate(hybrid, original.url, schema=original.schema)
     assert hybrid.messages.get(FIRST, 7) is not None
     assert [each.message_id for each in hybrid.messages.latest(FIRST)] == [9, 7]
+
+
+def test_changes_list_what_was_brought_and_removed_once(hybrid: Hybrid, original: Original) -> None:
+    # Broken on purpose: without the rows of the log, the reader heard nothing of either.
+    hybrid.messages.save(make_message(channel_id=FIRST, message_id=1))
+    cursor = hybrid.messages.changes("now").cursor
+    original.insert(message_id=7, status="published")
+    original.insert(message_id=8, channel_id=str(originals.CHANNELS[1]))
+    legacy.migrate(hybrid, original.url, schema=original.schema)
+    brought = hybrid.messages.changes(cursor)
+    assert {(each.key.message_id, each.type, each.status) for each in brought} == {
+        (7, EventType.RECEIVED, Status.PUBLISHED),
+        (8, EventType.RECEIVED, Status.RECEIVED),
+    }
+    legacy.rollback(hybrid)
+    removed = hybrid.messages.changes(brought.cursor)
+    assert sorted((each.key.message_id, each.type) for each in removed) == [
+        (7, EventType.DELETED),
+        (8, EventType.DELETED),
+    ]
+    assert [each.message for each in removed] == [None, None]
+    assert not hybrid.messages.changes(removed.cursor)
+
+
+def test_a_database_of_no_encoding_is_refused(hybrid: Hybrid, original: Original) -> None:
+    name = f"{original.schema}_ascii"
+    original.ask(f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0")
+    try:
+        url = original.url.replace("/telegram?", f"/{name}?")
+        with psycopg.connect(url) as connection:
+            originals.build(connection, "old")
+        assert "SQL_ASCII" in refusal(hybrid, url, "old")
+    finally:
+        original.ask(f"DROP DATABASE {name}")
 
 
 def test_the_source_is_read_only_and_one_snapshot(original: Original) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from telegram_hybrid.errors import InvalidInput
@@ -214,6 +214,7 @@ ROWS = st.builds(
 COPIES = st.lists(ROWS, min_size=1, max_size=6, unique_by=lambda each: each.id)
 
 
+@settings(max_examples=50)
 @given(COPIES, st.randoms(use_true_random=False))
 def test_the_order_of_rows_says_nothing(copies: list[LegacyRow], chance: random.Random) -> None:
     # Broken on purpose: without the id in the order, copies of one moment came out by chance.
@@ -222,6 +223,7 @@ def test_the_order_of_rows_says_nothing(copies: list[LegacyRow], chance: random.
     assert attrs.asdict(one) == attrs.asdict(other)
 
 
+@settings(max_examples=50)
 @given(COPIES)
 def test_every_content_is_kept_once(copies: list[LegacyRow]) -> None:
     found = merged(*copies)
@@ -231,6 +233,7 @@ def test_every_content_is_kept_once(copies: list[LegacyRow]) -> None:
     assert set(contents) == {(each.text or "", each.caption) for each in copies}
 
 
+@settings(max_examples=50)
 @given(COPIES)
 def test_a_deletion_and_its_status_are_there_together(copies: list[LegacyRow]) -> None:
     message = merged(*copies).message
@@ -239,6 +242,7 @@ def test_a_deletion_and_its_status_are_there_together(copies: list[LegacyRow]) -
     assert told == (message.deleted_at is not None)
 
 
+@settings(max_examples=50)
 @given(COPIES, ROWS)
 def test_one_more_copy_takes_nothing_away(copies: list[LegacyRow], more: LegacyRow) -> None:
     before, after = merged(*copies), merged(*copies, more)

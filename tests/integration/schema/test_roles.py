@@ -93,6 +93,12 @@ def test_a_writer_saves_relays_consumes_and_keeps_house(hybrid: Hybrid, login: L
     writer.messages.mark(CHANNEL_ID, 2, Status.PUBLISHED)
     assert writer.messages.delete(CHANNEL_ID, 3, reason="spam")
     assert [each.message_id for each in writer.messages.latest(CHANNEL_ID)] == [4, 2, 1]
+    writer.messages.settle(writer.messages.claim("poller", limit=1), Status.PUBLISHED)
+    assert writer.messages.restore(CHANNEL_ID, 3)
+    assert writer.messages.delete(CHANNEL_ID, 3)
+    assert writer.statistics.summary(CHANNEL_ID).messages >= 4
+    assert len(list(writer.messages.changes())) > 4
+    assert list(writer.messages.search("BTCUSDT"))
     writer.channels.register(Channel(channel_id=-1001, title="other"))
     writer.channels.deactivate(-1001)
     writer.channels.record_migration(-414_003, CHANNEL_ID)
@@ -215,6 +221,15 @@ def test_what_a_later_migration_makes_has_its_owner_and_its_rights(
     writer.channels.record_migration(-414_003, CHANNEL_ID)
     assert writer.messages.history(CHANNEL_ID) == [message]
     assert refused(writer, "DELETE FROM {s}.channel_migrations")
+
+
+def test_old_messages_are_removed_by_the_owner_alone(hybrid: Hybrid, login: Login) -> None:
+    hybrid.messages.save(make_message(message_id=1, sent_at=LONG_AGO[8]))
+    window = 20 * 365 * 86_400.0
+    with pytest.raises(DatabaseError, match=r"must be owner|permission denied"):
+        login("writer").maintain(message_window=window)
+    assert login("owner").maintain(message_window=window).messages == 1
+    assert hybrid.messages.latest(CHANNEL_ID) == []
 
 
 def test_what_runs_with_the_owners_rights_is_closed_and_finds_its_own_tables(

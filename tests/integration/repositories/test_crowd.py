@@ -40,6 +40,7 @@ def test_a_crowd_of_writers_stores_each_message_once_with_all_that_was_said(
     assert min(edits, deletions) > 0
 
 
+@pytest.mark.one_server
 def test_the_judge_of_the_crowd_finds_what_is_planted(hybrid: Hybrid) -> None:
     told = stories(SEED, 200)
     reports = [write(hybrid, told, SEED, writer) for writer in range(WRITERS)]

@@ -152,3 +152,30 @@ def test_a_library_of_before_is_told_of_too(hybrid: Hybrid) -> None:
     assert (first.type, first.version < second.version) == (EventType.RECEIVED, True)
     assert (second.type, second.version, second.status) == (EventType.DELETED, 1000, None)
     assert second.message == message
+
+
+def test_what_is_written_while_the_log_is_begun_is_told(hybrid: Hybrid) -> None:
+    # Broken on purpose: without the ALTER SEQUENCE in env.py the writer had called the function of
+    # before, which went on after the migration and wrote no row of the log.
+    schema = hybrid.settings.database_schema
+    hybrid.messages.save(make_message(channel_id=-1, message_id=1))
+    waiting = text(
+        "SELECT count(*) FROM pg_locks JOIN pg_class ON pg_class.oid = relation"
+        f" WHERE NOT granted AND relnamespace = '{schema}'::regnamespace"
+    )
+    with ThreadPoolExecutor(2) as threads, hybrid.engine.connect() as holding:
+        with hybrid.engine.connect() as connection:
+            migrate.downgrade(connection, schema=schema, to="0013")
+        holding.execute(text(f"LOCK TABLE {schema}.message_revisions IN ACCESS SHARE MODE"))
+        # It has locked `messages`, and waits with the revisions of messages.
+        migrating = threads.submit(hybrid.migrate)
+        until(lambda: holding.execute(waiting).scalar_one() == 1 or migrating.done())
+        writing = threads.submit(
+            hybrid.messages.save_many, make_messages(3, first_id=2, channel_id=-1)
+        )
+        until(lambda: holding.execute(waiting).scalar_one() == 2 or writing.done())
+        assert not migrating.done()
+        holding.rollback()
+        migrating.result(20)
+        assert writing.result(20).inserted == 3
+    assert [each.key.message_id for each in hybrid.messages.changes()] == [2, 3, 4]

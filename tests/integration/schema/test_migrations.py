@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, text
 
-from telegram_hybrid import Settings
+from telegram_hybrid import Hybrid, Settings
 from telegram_hybrid.connect.postgres import open_engine
 from telegram_hybrid.schema.postgres import migrate, timescale
 from telegram_hybrid.schema.postgres.tables import metadata
+from telegram_hybrid.testing import make_message
 
 pytestmark = pytest.mark.integration
 
@@ -119,6 +120,15 @@ def test_a_failing_revision_leaves_the_previous_state(
         assert {row[1] for row in catalog(connection, schema) if row[0] == "table"} == {
             "dead_letters"
         }
+
+
+def test_migrating_what_is_migrated_waits_for_no_writer(hybrid: Hybrid) -> None:
+    # Broken on purpose: without the comparison of revisions in env.py it waited for the writer.
+    with hybrid.transaction() as tx:
+        tx.messages.save(make_message())
+        with hybrid.engine.connect() as connection:
+            connection.execute(text("SET lock_timeout TO '5s'"))
+            assert migrate.upgrade(connection, schema=hybrid.settings.database_schema).is_current
 
 
 def _migrate(settings: Settings, start: Any, results: Any) -> None:

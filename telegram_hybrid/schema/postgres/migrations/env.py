@@ -28,6 +28,11 @@ with context.begin_transaction():
     # Only then, because IF NOT EXISTS asks for the right to create one all the same.
     if connection.execute(text("SELECT to_regnamespace(:name)"), {"name": schema}).scalar() is None:
         connection.execute(text(f'CREATE SCHEMA "{schema}"'))
+    if context.get_context().get_current_revision() != context.get_revision_argument():
+        # Every writer of messages draws a version before it writes a row or calls a function that
+        # a revision may replace: those who have drawn one end before this goes on, and others wait
+        # for it there, so none is halfway through the functions of before. Readers draw none.
+        connection.execute(text(f'ALTER SEQUENCE IF EXISTS "{schema}".message_version NO CYCLE'))
     # Revisions are written without a schema; LOCAL ends with this transaction.
     connection.execute(text(f'SET LOCAL search_path TO "{schema}"'))
     before = context.get_context().get_current_heads()

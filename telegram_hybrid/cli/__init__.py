@@ -24,6 +24,7 @@ from telegram_hybrid.cli import (
     migrating,
     outbox,
     roles,
+    search,
     services,
     stack,
     statistics,
@@ -67,6 +68,7 @@ app.command("changes")(changes.command)
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(outbox.app, name="outbox")
 app.add_typer(maintenance.app, name="maintenance")
+app.command("search")(search.command)
 app.add_typer(migrating.app, name="migrate")
 app.add_typer(roles.app, name="roles")
 # A channel's id begins with a dash, and is no option.

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from telegram_hybrid.cli import search
 from telegram_hybrid.cli.errors import OK
 
 app = typer.Typer(
@@ -15,9 +16,7 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def _group() -> None:
-    """With one command alone, typer would drop its name."""
+app.command("substrings")(search.index_substrings)
 
 
 @app.command()

@@ -84,6 +84,8 @@ class Aim:
     alternatives: float | None = None
     #: The largest median of ours, in the benchmark's unit: shown, and never asserted.
     most: float | None = None
+    #: The same for its 95th percentile.
+    most_p95: float | None = None
     #: The same for its 99th percentile.
     most_p99: float | None = None
 

@@ -63,6 +63,7 @@ class Result:
     ratios: list[Ratio] = attrs.field(factory=list)
     missing: dict[str, list[str]] = attrs.field(factory=dict)
     most: float | None = None
+    most_p95: float | None = None
     most_p99: float | None = None
     failed: str | None = None
 
@@ -107,6 +108,7 @@ def result(benchmark: Benchmark, measured: dict[str, list[Round]], random: Rando
         ],
         missing={each.name: lacks for each in benchmark.contenders if (lacks := each.missing())},
         most=benchmark.aim.most,
+        most_p95=benchmark.aim.most_p95,
         most_p99=benchmark.aim.most_p99,
     )
 

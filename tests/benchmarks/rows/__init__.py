@@ -15,6 +15,7 @@ from benchmarks.rows import (
     processes,
     relayed,
     saved,
+    searched,
     taxed,
 )
 
@@ -24,6 +25,7 @@ ALL: tuple[Benchmark, ...] = (
     *partitioned.ROWS,
     *saved.ROWS,
     *counted.ROWS,
+    *searched.ROWS,
     *taxed.ROWS,
     *relayed.ROWS,
     *consumed.ROWS,

@@ -97,6 +97,7 @@ def test_the_table_names_what_is_missing_failed_missed_and_busy() -> None:
         ratios=[ratio("them", Role.LIMIT, 2.0, aim=1.25, met=False)],
         missing={"aiocache": ["aiocache", "uvloop"]},
         most=2.5,
+        most_p95=1.0,
         most_p99=2.5,
     )
 
@@ -104,7 +105,7 @@ def test_the_table_names_what_is_missing_failed_missed_and_busy() -> None:
 
     assert "missing: aiocache (not installed: aiocache, uvloop)" in page
     assert "≤ 1.25 MISSED" in page
-    assert "≤ 2.5 s met; p99 ≤ 2.5 s MISSED" in page
+    assert "≤ 2.5 s met; p95 ≤ 1 s met; p99 ≤ 2.5 s MISSED" in page
     assert "failed: OSError: no" in page
     assert "busy" in page
     assert {len(each) for each in lines(result)} == {len(HEAD)}

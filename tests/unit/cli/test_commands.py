@@ -27,6 +27,7 @@ COMMANDS += [f"dlq {each}" for each in ("list", "show", "replay", "discard", "dr
 COMMANDS += [f"outbox {each}" for each in ("list", "retry", "replay")]
 COMMANDS += ["maintenance run", "roles create", "gaps", "statistics"]
 COMMANDS += ["migrate-legacy", "rollback-legacy"]
+COMMANDS += ["search", "maintenance substrings"]
 COMMANDS += [f"channels {each}" for each in ("list", "register", "deactivate", "migrated")]
 
 PROBE = """

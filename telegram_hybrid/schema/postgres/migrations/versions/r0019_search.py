@@ -196,7 +196,7 @@ SET plan_cache_mode = force_custom_plan SET enable_seqscan = off SET enable_inde
 SET max_parallel_workers_per_gather = 0 SET jit = off AS $body$
 DECLARE
     least_span CONSTANT bigint := 4096;
-    too_many CONSTANT integer := 1000;
+    too_many CONSTANT integer := 300;
     pattern text := '%' || replace(replace(replace(needle, '\\', '\\\\'), '%', '\\%'), '_', '\\_')
                     || '%';
     channel_keys bigint[] := (SELECT array_agg(id * 4 + 3) FROM unnest(of_channels) AS id);
@@ -223,19 +223,23 @@ BEGIN
                 span := greatest(span / 8, least_span);
                 CONTINUE;
             END IF;
+        ELSE
+            seen := too_many;
         END IF;
-        RETURN QUERY SELECT
-            newest.sent_at, newest.channel_id, newest.message_id,
-            CASE WHEN needle IS NULL
-            THEN ts_rank_cd("{schema}".search_document(newest.text, newest.caption), wanted, 33)
-            ELSE "{schema}".search_share(
-                newest.text || coalesce(E'\\n' || newest.caption, ''), needle) END
-        FROM (
-            SELECT row.sent_at, row.channel_id, row.message_id, row.text, row.caption
-            FROM "{schema}".messages AS row {place}
-            ORDER BY row.sent_at DESC, row.channel_id DESC, row.message_id DESC LIMIT most
-        ) AS newest;
-        GET DIAGNOSTICS seen = ROW_COUNT;
+        IF seen > 0 THEN
+            RETURN QUERY SELECT
+                newest.sent_at, newest.channel_id, newest.message_id,
+                CASE WHEN needle IS NULL
+                THEN ts_rank_cd("{schema}".search_document(newest.text, newest.caption), wanted, 33)
+                ELSE "{schema}".search_share(
+                    newest.text || coalesce(E'\\n' || newest.caption, ''), needle) END
+            FROM (
+                SELECT row.sent_at, row.channel_id, row.message_id, row.text, row.caption
+                FROM "{schema}".messages AS row {place}
+                ORDER BY row.sent_at DESC, row.channel_id DESC, row.message_id DESC LIMIT most
+            ) AS newest;
+            GET DIAGNOSTICS seen = ROW_COUNT;
+        END IF;
         most := most - seen;
         EXIT WHEN most <= 0 OR lower <= since;
         IF upper <= now() THEN

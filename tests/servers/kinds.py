@@ -2,7 +2,8 @@
 
 The embedded PostgreSQL 18, the system's own (15 on Debian 12), and a server with TimescaleDB, whose
 URL is TELEGRAM_HYBRID_TEST_TIMESCALE_URL. A test that is about processes and not about SQL says so
-with the marker `one_server`, and runs on the first alone.
+with the marker `one_server`, and runs on the first alone; a long one with `one_plain_server`, and
+runs on the first and on TimescaleDB.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ KINDS = ("embedded", "plain", "timescale")
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A hook, for a conftest: every test with a database, once for each kind of server."""
     if "telegram_servers" in metafunc.fixturenames:
-        one = metafunc.definition.get_closest_marker("one_server")
-        kinds = KINDS[:1] if one else KINDS
+        marked = metafunc.definition.get_closest_marker
+        kinds = KINDS[:1] if marked("one_server") else KINDS
+        if marked("one_plain_server"):
+            kinds = ("embedded", "timescale")
         metafunc.parametrize("telegram_servers", kinds, indirect=True, scope="session")
 
 

@@ -14,7 +14,11 @@ from sqlalchemy import text
 from telegram_hybrid import Hybrid
 from telegram_hybrid.model import MessageKey
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.timeout(1800),
+    pytest.mark.one_plain_server,  # as long as many others together
+]
 
 SEED = 6
 

@@ -68,6 +68,7 @@ def test_sparse_channels_are_complete_over_empty_pages(hybrid: Hybrid) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
+@pytest.mark.one_plain_server  # about the cache
 def test_any_history_reads_as_the_database_has_it(hybrid: Hybrid, seed: int) -> None:
     # Broken on purpose: a patch that puts new messages last, and one that ignores deletions.
     chance = random.Random(seed)

@@ -142,6 +142,7 @@ def _migrate(settings: Settings, start: Any, results: Any) -> None:
         results.put(repr(error))
 
 
+@pytest.mark.one_plain_server
 def test_several_processes_may_migrate_at_once(engine: Engine, telegram_settings: Settings) -> None:
     # Broken on purpose: without the advisory lock in env.py some end with UniqueViolation.
     spawn = multiprocessing.get_context("spawn")

@@ -19,14 +19,14 @@ from telegram_hybrid.schema.postgres.sql import array
 
 _T = TypeVar("_T")
 
-# The ids and times as values as well: then only their partitions are opened.
+# The ids and a range of times as values as well: then only their partitions are opened.
 _THESE = """
 FROM unnest(
     CAST(:message_ids AS bigint[]), CAST(:statuses AS text[]), CAST(:versions AS bigint[])
 ) AS step (message_id, status, version)
 WHERE message.channel_id = :channel_id AND message.message_id = step.message_id
   AND message.message_id = ANY(CAST(:message_ids AS bigint[]))
-  AND message.sent_at = ANY(CAST(:sent_at AS timestamptz[]))
+  AND message.sent_at BETWEEN :first AND :last
 RETURNING message.message_id, message.status, message.deleted_at
 """
 
@@ -170,7 +170,8 @@ class Marker:
             message_ids=array(found.message.message_id for found, _ in steps),
             statuses="{" + ",".join(status.value for _, status in steps) + "}",
             versions=array(found.version for found, _ in steps),
-            sent_at=sorted({found.message.sent_at for found, _ in steps}),
+            first=min(found.message.sent_at for found, _ in steps),
+            last=max(found.message.sent_at for found, _ in steps),
             **({"reason": reason} if statement is _MARK else {}),
         )
         written = {number: (Status(status), deleted_at) for number, status, deleted_at in rows}

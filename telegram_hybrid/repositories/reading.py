@@ -7,7 +7,7 @@ join with the keys grows with every partition.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection
@@ -70,11 +70,13 @@ NAMES = (
 )
 _COLUMNS = ", ".join(NAMES)
 
+# A range of times as values closes the other partitions. A list of times would, too, but before
+# PostgreSQL 17 each of a hundred is looked for with each of a hundred ids, or the table scanned.
 _ROWS = """
 SELECT {columns}
 FROM "{schema}".messages
 WHERE channel_id = :channel_id AND message_id = ANY(CAST(:message_ids AS bigint[]))
-  AND sent_at = ANY(CAST(:sent_at AS timestamptz[]))
+  AND sent_at BETWEEN :first AND :last
 """.replace("{columns}", _COLUMNS)
 
 # The times as values close the partitions in which none of the messages is. One probe of the
@@ -105,6 +107,8 @@ ORDER BY edited_at NULLS FIRST, version
 """
 
 Key = tuple[int, datetime]
+#: Messages within so long are read by one range of times; others key by key.
+NEAR = timedelta(days=31)
 
 
 def by_ids(
@@ -270,10 +274,16 @@ def _rows(
 ) -> dict[int, Message]:
     if not keys:
         return {}
+    times = [sent_at for _, sent_at in keys]
+    first, last = min(times), max(times)
+    if last - first > NEAR:
+        far = {MessageKey(channel_id, number): sent_at for number, sent_at in keys}
+        return {key.message_id: each for key, each in by_keys(connection, schema, far).items()}
     values = {
         "channel_id": channel_id,
         "message_ids": [number for number, _ in keys],
-        "sent_at": sorted({sent_at for _, sent_at in keys}),
+        "first": first,
+        "last": last,
     }
     found = (message_of(row) for row in fetch(connection, _ROWS, schema, values))
     return {message.message_id: message for message in found}

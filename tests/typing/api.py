@@ -69,5 +69,9 @@ with th.connect(settings) as hybrid:
     assert_type(legacy.migrate(hybrid, "postgresql://old/telegram", dry_run=True), legacy.Migrated)
     assert_type(legacy.rollback(hybrid), legacy.RolledBack)
 
+    assert_type(hybrid.migrate().storage, str)
+    assert_type(hybrid.maintain(message_window=90 * 86_400.0, compress_window=None).messages, int)
+    assert_type(hybrid.settings.partition_interval, float)
+
 with th.embedded() as own:
     assert_type(own, th.Hybrid)

@@ -75,7 +75,7 @@ def test_the_suites_of_the_main_paths_pass_through_transaction_pooling(
         "not rabbit and not nacked and not [dead"
         " and not [plain and not -plain] and not [timescale and not -timescale]",
         "-o",
-        "addopts=--import-mode=importlib --strict-markers",
+        "addopts=--import-mode=importlib --strict-markers -m 'not long'",
     ]
     done = subprocess.run(
         [*words, *(str(here / suite) for suite in SUITES)],

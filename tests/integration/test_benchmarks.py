@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from random import Random
+from typing import Any
 
 import pytest
 from benchmarks import rows
@@ -18,6 +19,14 @@ pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("benchmarks")]
 BRIEFLY = Plan(rounds=2, calls=1, warmup=1)
 # Those of whole processes take their time, and depend on nothing that may change inside.
 BRIEF = [each for each in rows.ALL if each not in processes.ROWS]
+# These do what other rows do, at another size or beside other figures.
+LONG = ("growth-", "original-plan-", "latency-500", "point-read-730", "writer-tax-16")
+
+
+def rarely(row: Benchmark) -> Any:
+    """The row as a parameter, with the marker of those that need not run each time."""
+    marks = [pytest.mark.long] if row.id.startswith(LONG) else []
+    return pytest.param(row, id=row.id, marks=marks)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +37,7 @@ def stand() -> Iterator[Stand]:
         yield servers
 
 
-@pytest.mark.parametrize("row", BRIEF, ids=lambda row: row.id)
+@pytest.mark.parametrize("row", [rarely(row) for row in BRIEF])
 def test_each_contender_does_its_work(stand: Stand, row: Benchmark) -> None:
     # Broken on purpose: with the key misspelt in the limit of get-hit, and with the fill left out
     # of what is replayed for get-miss ("what was loaded was not cached"), their rows failed.

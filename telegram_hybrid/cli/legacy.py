@@ -16,6 +16,16 @@ if TYPE_CHECKING:
     from telegram_hybrid.legacy import Found, Migrated
 
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+_From = Annotated[
+    str,
+    typer.Option(
+        "--from",
+        metavar="URL",
+        help="The original's database, postgresql://user@host:port/name; its password may "
+        "come from PGPASSWORD or ~/.pgpass.",
+    ),
+]
+_FromSchema = Annotated[str, typer.Option(metavar="NAME", help="Where its tables are.")]
 _ToSchema = Annotated[
     str | None,
     typer.Option(
@@ -24,33 +34,26 @@ _ToSchema = Annotated[
         show_default=False,
     ),
 ]
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Check all rows, write none.")]
+_OnError = Annotated[
+    OnError, typer.Option(help="Rows that cannot be stored: bring nothing, or leave them out.")
+]
+_Named = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TEXT=ID",
+        help="The marked id of a channel that the original names otherwise; repeatable.",
+    ),
+]
 
 
 def migrate(
-    source: Annotated[
-        str,
-        typer.Option(
-            "--from",
-            metavar="URL",
-            help="The original's database, postgresql://user@host:port/name; its password may "
-            "come from PGPASSWORD or ~/.pgpass.",
-        ),
-    ],
-    from_schema: Annotated[
-        str, typer.Option(metavar="NAME", help="Where its tables are.")
-    ] = "telegram_gateway",
+    source: _From,
+    from_schema: _FromSchema = "telegram_gateway",
     to_schema: _ToSchema = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all rows, write none.")] = False,
-    on_error: Annotated[
-        OnError, typer.Option(help="Rows that cannot be stored: bring nothing, or leave them out.")
-    ] = OnError.RAISE,
-    channel: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="TEXT=ID",
-            help="The marked id of a channel that the original names otherwise; repeatable.",
-        ),
-    ] = None,
+    dry_run: _DryRun = False,
+    on_error: _OnError = OnError.RAISE,
+    channel: _Named = None,
     json: _Json = False,
 ) -> int:
     """Bring messages and channels of the original system into the configured database.

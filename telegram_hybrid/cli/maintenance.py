@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from telegram_hybrid.cli import search
+from telegram_hybrid.cli.choices import Json
 from telegram_hybrid.cli.errors import OK
 
 app = typer.Typer(
@@ -18,40 +19,44 @@ app = typer.Typer(
 
 app.command("substrings")(search.index_substrings)
 
+_InboxDays = Annotated[
+    float | None,
+    typer.Option(
+        help="Keep what queues have dealt with for so many days; TELEGRAM_INBOX_WINDOW "
+        "(seconds), or a week, unless given.",
+        show_default=False,
+    ),
+]
+_LetterDays = Annotated[
+    float, typer.Option(help="Keep replayed and discarded dead letters for so many days.")
+]
+_ChangeDays = Annotated[float, typer.Option(help="Keep what `changes` tells for so many days.")]
+_MessageDays = Annotated[
+    float | None,
+    typer.Option(
+        help="Remove messages that were sent more than so many days ago, by whole partitions; "
+        "TELEGRAM_MESSAGE_WINDOW (seconds), or none at all, unless given.",
+        show_default=False,
+    ),
+]
+_CompressDays = Annotated[
+    float | None,
+    typer.Option(
+        help="With TimescaleDB, compress messages that were sent more than so many days ago; "
+        "TELEGRAM_COMPRESS_WINDOW (seconds), or none at all, unless given.",
+        show_default=False,
+    ),
+]
+
 
 @app.command()
 def run(
-    inbox_days: Annotated[
-        float | None,
-        typer.Option(
-            help="Keep what queues have dealt with for so many days; TELEGRAM_INBOX_WINDOW "
-            "(seconds), or a week, unless given.",
-            show_default=False,
-        ),
-    ] = None,
-    letter_days: Annotated[
-        float, typer.Option(help="Keep replayed and discarded dead letters for so many days.")
-    ] = 90.0,
-    change_days: Annotated[
-        float, typer.Option(help="Keep what `changes` tells for so many days.")
-    ] = 30.0,
-    message_days: Annotated[
-        float | None,
-        typer.Option(
-            help="Remove messages that were sent more than so many days ago, by whole partitions; "
-            "TELEGRAM_MESSAGE_WINDOW (seconds), or none at all, unless given.",
-            show_default=False,
-        ),
-    ] = None,
-    compress_days: Annotated[
-        float | None,
-        typer.Option(
-            help="With TimescaleDB, compress messages that were sent more than so many days ago; "
-            "TELEGRAM_COMPRESS_WINDOW (seconds), or none at all, unless given.",
-            show_default=False,
-        ),
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    inbox_days: _InboxDays = None,
+    letter_days: _LetterDays = 90.0,
+    change_days: _ChangeDays = 30.0,
+    message_days: _MessageDays = None,
+    compress_days: _CompressDays = None,
+    json: Json = False,
 ) -> int:
     """Forget old inbox rows, settled dead letters and changes. Run it once a day, at any time.
 

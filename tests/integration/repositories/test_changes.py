@@ -2,78 +2,37 @@
 
 from __future__ import annotations
 
-import random
 import threading
-from collections import defaultdict
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from typing import Any
 
 import attrs
 import pytest
+from changelog_readers import (
+    A,
+    B,
+    C,
+    begun,
+    by_channel,
+    by_channel_of,
+    edited,
+    everything,
+    fresh_ids,
+    ids,
+    make_message,
+    poll,
+    run,
+    write,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import text
 from statements import collected
 
-from telegram_hybrid import (
-    EventType,
-    Hybrid,
-    InvalidInput,
-    Message,
-    MessageChange,
-    MessageKey,
-    Outcome,
-    Status,
-)
+from telegram_hybrid import EventType, Hybrid, InvalidInput, MessageKey, Outcome, Status
 from telegram_hybrid.errors import CursorExpired
 from telegram_hybrid.testing import make_messages
-from telegram_hybrid.testing.factories import make_message as made
 
 pytestmark = pytest.mark.integration
-
-A, B, C = -1001, -1002, -1003
-
-
-def make_message(message_id: int = 1, **fields: Any) -> Message:
-    return made(message_id=message_id, **fields)
-
-
-def run(hybrid: Hybrid, statement: str, **values: Any) -> Any:
-    schema = hybrid.settings.database_schema
-    with hybrid.engine.begin() as connection:
-        found = connection.execute(text(statement.replace("{s}", schema)), values)
-        return found.all() if found.returns_rows else None
-
-
-def edited(message: Message, content: str, minutes: int) -> Message:
-    return attrs.evolve(
-        message, text=content, edited_at=message.sent_at + timedelta(minutes=minutes)
-    )
-
-
-def ids(changes: Any) -> list[tuple[int, int]]:
-    return [tuple(each.key) for each in changes]
-
-
-def everything(hybrid: Hybrid, cursor: str | None = None, **options: Any) -> list[MessageChange]:
-    """All changes behind a cursor, page by page."""
-    found: list[MessageChange] = []
-    while True:
-        page = hybrid.messages.changes(cursor, **options)
-        assert bool(page) or not page.more
-        found += page
-        if not page.more:
-            return found
-        cursor = page.cursor
-
-
-def by_channel(changes: list[MessageChange]) -> dict[int, list[int]]:
-    found: dict[int, list[int]] = defaultdict(list)
-    for each in changes:
-        found[each.key.channel_id].append(each.version)
-    return found
 
 
 def test_every_arrival_edit_status_and_deletion_is_one_change_and_nothing_else_is(
@@ -165,8 +124,8 @@ def test_pollers_beside_many_writers_get_each_change_once_and_in_order(hybrid: H
     writing = threading.Event()
     writing.set()
     with ThreadPoolExecutor(6) as threads:
-        pollers = [threads.submit(_poll, hybrid, writing, limit) for limit in (7, 1000)]
-        writers = [threads.submit(_write, hybrid, seed) for seed in range(4)]
+        pollers = [threads.submit(poll, hybrid, writing, limit) for limit in (7, 1000)]
+        writers = [threads.submit(write, hybrid, seed) for seed in range(4)]
         try:
             for each in writers:
                 each.result(60)
@@ -178,37 +137,6 @@ def test_pollers_beside_many_writers_get_each_change_once_and_in_order(hybrid: H
     assert len(told) > 150
     for each in found:
         assert by_channel(each) == committed
-
-
-def _write(hybrid: Hybrid, seed: int) -> None:
-    """Arrivals, edits and deletions of few messages, in channels of all and in one of its own."""
-    draw = random.Random(seed)
-    for step in range(20):
-        messages = [
-            edited(make_message(draw.randrange(12), channel_id=each), f"{seed}/{step}", step)
-            for each in sorted(draw.sample(range(-2006, -2000), 2))
-        ]
-        if step % 2:
-            with hybrid.transaction() as tx:  # the first version is drawn long before the commit
-                tx.messages.save(messages[0])
-                tx.messages.save(make_message(step, channel_id=-3000 - seed))
-        else:
-            hybrid.messages.save_many(messages)
-        if step % 5 == 0:
-            hybrid.messages.delete(*messages[0].key)
-
-
-def _poll(hybrid: Hybrid, writing: threading.Event, limit: int) -> list[MessageChange]:
-    """Poll while others write, and then to the end."""
-    found: list[MessageChange] = []
-    cursor = None
-    while True:
-        last = not writing.is_set()
-        page = hybrid.messages.changes(cursor, limit=limit)
-        found += page
-        cursor = page.cursor
-        if last and not page.more:
-            return found
 
 
 @pytest.fixture
@@ -379,7 +307,7 @@ def test_whatever_writers_do_between_calls_is_told_once(
 ) -> None:
     cursor = hybrid.messages.changes("now").cursor
     start, got, wrote = cursor, [], []
-    fresh = _numbers(hybrid)
+    fresh = fresh_ids(hybrid)
     held: dict[int, Any] = {}
 
     def finish(channel: int) -> None:
@@ -390,7 +318,7 @@ def test_whatever_writers_do_between_calls_is_told_once(
         if step == "hold":
             # Through a pooler there are three connections to the server, and one is for the rest.
             if channel not in held and len(held) < 2:
-                held[channel] = _held(
+                held[channel] = begun(
                     hybrid, make_message(channel_id=channel, message_id=next(fresh))
                 )
             continue
@@ -412,38 +340,3 @@ def test_whatever_writers_do_between_calls_is_told_once(
     expected = by_channel_of(wrote)
     assert by_channel(got) == expected
     assert by_channel(everything(hybrid, start)) == expected
-
-
-def by_channel_of(wrote: list[tuple[int, int]]) -> dict[int, list[int]]:
-    found: dict[int, list[int]] = defaultdict(list)
-    for channel_id, version in wrote:
-        found[channel_id].append(version)
-    return found
-
-
-def _numbers(hybrid: Hybrid) -> Iterator[int]:
-    ((highest,),) = run(hybrid, "SELECT coalesce(max(message_id), 0) FROM {s}.message_keys")
-    return iter(range(highest + 1, highest + 1000))
-
-
-def _held(hybrid: Hybrid, message: Message) -> Any:
-    """Save in a transaction that stays open; return what commits it and tells what it wrote."""
-    saved, go = threading.Event(), threading.Event()
-    wrote: list[tuple[int, int]] = []
-
-    def write() -> None:
-        with hybrid.transaction() as tx:
-            wrote.append((message.channel_id, tx.messages.save(message).version))
-            saved.set()
-            assert go.wait(30)
-
-    thread = threading.Thread(target=write)
-    thread.start()
-    assert saved.wait(30)
-
-    def finish() -> list[tuple[int, int]]:
-        go.set()
-        thread.join(30)
-        return wrote
-
-    return finish

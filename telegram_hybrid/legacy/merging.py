@@ -30,7 +30,7 @@ import attrs
 
 from telegram_hybrid.errors import InvalidInput
 from telegram_hybrid.legacy.media import attachments
-from telegram_hybrid.legacy.rows import LegacyRow
+from telegram_hybrid.legacy.rows import LegacyRow, Unreadable
 from telegram_hybrid.model import Message, MessageType, Source, Status, checks
 
 _E = TypeVar("_E", bound=StrEnum)
@@ -101,6 +101,10 @@ def merge(channel_id: int, copies: Sequence[LegacyRow]) -> Merged:
     Raises `InvalidInput` for what the store cannot hold, naming the field.
     """
     rows = sorted(copies, key=_arrival) if len(copies) > 1 else copies
+    for row in rows:
+        for field in ("metadata", "media_refs"):
+            if isinstance(found := getattr(row, field), Unreadable):
+                raise InvalidInput(field, found.problem)
     last = rows[-1]
     notices: set[Notice] = set()
     facts: dict[str, Any] = {}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
 import attrs
+import msgspec
 
 from telegram_hybrid.errors import InvalidInput
 from telegram_hybrid.model import checks
@@ -79,6 +80,35 @@ class LegacyRow:
     reprocess_requested_at: datetime | None = None
     reprocessed_at: datetime | None = None
     deleted_at: datetime | None = None
+
+
+@attrs.frozen(slots=True)
+class Unreadable:
+    """JSON of the original that we cannot take in, such as a number of 5,000 digits, and why."""
+
+    problem: str
+
+
+def legacy_row(columns: Iterable[Any]) -> LegacyRow:
+    """Return a row of the original, in the order of the fields; its JSON comes as text."""
+    values = list(columns)
+    for at in _JSON_AT:
+        values[at] = _decoded(values[at])
+    return LegacyRow(*values)
+
+
+_JSON_AT = tuple(
+    at for at, field in enumerate(attrs.fields(LegacyRow)) if TYPES.get(field.name) is _JSON
+)
+
+
+def _decoded(text: str | None) -> Any:
+    if text is None:
+        return None
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        return Unreadable(str(error))
 
 
 def channel_of(spelling: str | None, named: Mapping[str, int]) -> int:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine
 
 from telegram_hybrid.connect import postgres
 from telegram_hybrid.errors import ConfigurationError, InvalidInput
-from telegram_hybrid.legacy.rows import REQUIRED, TIMES, TYPES, LegacyRow
+from telegram_hybrid.legacy.rows import REQUIRED, TIMES, TYPES, LegacyRow, legacy_row
 from telegram_hybrid.model import Channel, checks
 from telegram_hybrid.schema.postgres.sql import sql
 from telegram_hybrid.settings import Settings
@@ -134,7 +134,7 @@ class Source:
             execution_options={"stream_results": True, "yield_per": _STEP},
         ) as found:
             for row in found:
-                yield LegacyRow(*row)
+                yield legacy_row(row)
 
     def digest(self, statement: str, **values: Any) -> tuple[Any, ...]:
         """Answer a question about messages, whose columns it names as "{name}"."""
@@ -171,12 +171,9 @@ class Source:
 
 
 _FIELDS = tuple(field.name for field in attrs.fields(LegacyRow))
-_PLAIN = {
-    name: {"uuid": "text"}.get(
-        types[0], types[0].replace("timestamp with time zone", "timestamptz")
-    )
-    for name, types in TYPES.items()
-}
+# JSON is read by us: what we cannot take in is refused with its row, and stops no other one.
+_AS = {"uuid": "text", "jsonb": "text", "timestamp with time zone": "timestamptz"}
+_PLAIN = {name: _AS.get(types[0], types[0]) for name, types in TYPES.items()}
 
 
 @contextmanager

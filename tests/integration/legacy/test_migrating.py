@@ -105,6 +105,24 @@ def test_rows_that_cannot_be_brought_are_all_told_before_anything_is_written(
     assert done.found.merged + done.found.refused.total() == done.found.rows == 319
 
 
+def test_json_that_nobody_can_read_is_refused_with_its_row_and_stops_no_other(
+    hybrid: Hybrid, original: Original
+) -> None:
+    # Broken on purpose: read by the driver, the first of them ended the check with an error that
+    # named neither field nor row, also with on_error="skip".
+    original.insert(message_id=1, metadata='{"n": 1' + "0" * 5000 + "}")
+    original.insert(message_id=2, metadata='{"deep": ' + "[" * 2000 + "]" * 2000 + "}")
+    original.insert(message_id=3, media_refs="[1" + "0" * 5000 + "]")
+    original.insert(message_id=4, metadata='{"n": 1' + "0" * 60 + "}", media_refs='["file"]')
+    done = legacy.migrate(hybrid, original.url, schema=original.schema, on_error="skip")
+    assert (done.brought, done.problems) == (1, ())
+    assert done.found.refused == {"metadata": 2, "media_refs": 1}
+    assert any(f"channel {FIRST}, message 3: media_refs: " in it for it in done.found.examples)
+    kept = hybrid.messages.get(FIRST, 4)
+    assert kept is not None
+    assert (kept.metadata["n"], kept.media[0].file_id) == (10**60, "file")
+
+
 def test_a_channel_may_be_named_and_spelled_in_several_ways(
     hybrid: Hybrid, original: Original
 ) -> None:

@@ -24,6 +24,9 @@ MAX_TEXT = 65_536
 MAX_SHORT = 4_096
 #: Bytes of one metadata object, or of the payload of an event of your own, as JSON.
 MAX_METADATA = 262_144
+#: Levels of arrays and objects within each other in such JSON: what is stored at one depth of calls
+#: is read at another, and Python's limit is for both together.
+MAX_DEPTH = 256
 #: Bytes of a topic: a routing key of AMQP has at most 255.
 MAX_TOPIC = 200
 
@@ -200,12 +203,29 @@ def json_object(field: str, value: Any) -> dict[str, Any]:
         raise InvalidInput(field, f"not JSON: {error}") from error
     if len(encoded) > MAX_METADATA:
         raise InvalidInput(field, f"{len(encoded):,} bytes of JSON; at most {MAX_METADATA:,}")
+    if encoded.count(b"[") + encoded.count(b"{") > MAX_DEPTH and _depth(encoded) > MAX_DEPTH:
+        raise InvalidInput(field, f"more than {MAX_DEPTH} levels within each other")
     copy: dict[str, Any] = msgspec.json.decode(encoded)
     if b"\\u0000" in encoded:
         refuse_nul(field, copy)
     if b"null" in encoded:
         refuse_nan(field, value)
     return copy
+
+
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
+
+
+def _depth(encoded: bytes) -> int:
+    """How many arrays and objects are open at once, at most."""
+    depth = deepest = 0
+    for sign in _STRING.sub(b"", encoded):
+        if sign in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif sign in b"]}":
+            depth -= 1
+    return deepest
 
 
 def refuse_nan(field: str, value: Any) -> None:

@@ -11,9 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from telegram_hybrid import Entity, InvalidInput, Media, Message, MessageKey, Source, Status
+from telegram_hybrid.model import checks
 from telegram_hybrid.testing import make_message
 
 NOW = datetime(2024, 5, 1, 12, 30, tzinfo=UTC)
+
+
+def nested(levels: int) -> dict[str, Any]:
+    """A JSON object of so many levels within each other."""
+    inner: dict[str, Any] = {}
+    for _ in range(levels - 1):
+        inner = {"in": inner}
+    return inner
+
+
 VALID: dict[str, Any] = {"channel_id": -1001649127710, "message_id": 42, "sent_at": NOW}
 
 
@@ -49,6 +60,9 @@ VALID: dict[str, Any] = {"channel_id": -1001649127710, "message_id": 42, "sent_a
         ("metadata", []),
         ("metadata", {"a": object()}),
         ("metadata", {"a": "x" * 300_000}),
+        ("metadata", nested(checks.MAX_DEPTH + 1)),
+        ("metadata", nested(940)),
+        ("metadata", {"a": [10**5000]}),
         ("version", -1),
     ],
 )
@@ -78,6 +92,19 @@ def test_a_time_at_the_end_of_the_calendar_is_refused_by_name() -> None:
     last = datetime.max.replace(tzinfo=timezone(-timedelta(hours=5)))
     with pytest.raises(InvalidInput, match="sent_at"):
         make_message(sent_at=last)
+
+
+def test_metadata_may_be_as_deep_as_can_be_read_from_anywhere() -> None:
+    # Broken on purpose: without the bound, what was made here raised RecursionError where it was
+    # read some calls deeper.
+    def read(calls: int) -> Message:
+        return read(calls - 1) if calls else Message.from_json(stored)
+
+    message = make_message(message_id=1, metadata=nested(checks.MAX_DEPTH))
+    stored = message.to_json()
+    assert read(300).metadata == message.metadata
+    flat = {"[{" * 300: ']\\"[' * 300, "list": [{} for _ in range(1000)]}
+    assert make_message(metadata=flat).metadata == flat
 
 
 def test_a_nul_deep_inside_metadata_is_found_and_its_path_named() -> None:

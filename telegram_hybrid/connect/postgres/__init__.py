@@ -30,6 +30,8 @@ from telegram_hybrid.settings import Settings
 _CONFLICTS = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
 #: What the trigger on `messages` says of a step that `status_transitions` does not have.
 ILLEGAL_STEP = "TH001"
+#: Class 54: what was asked for is too big or too deep, and will be so the next time.
+_PROGRAM_LIMIT = "54"
 _NO_SCHEMA = (
     psycopg.errors.UndefinedTable,
     psycopg.errors.InvalidSchemaName,
@@ -229,6 +231,8 @@ def _translate(error: sqlalchemy.exc.DBAPIError, engine: Engine) -> HybridError:
     if getattr(cause, "sqlstate", None) is None and (words := advice(cause)):
         kind = DatabaseUnavailable if is_unresolved(cause) else DatabaseError
         return kind(f"{place}: {said}; {words}")
+    if (getattr(cause, "sqlstate", None) or "").startswith(_PROGRAM_LIMIT):
+        return DatabaseError(f"{place}: {said}")
     if isinstance(cause, (psycopg.OperationalError, psycopg.InterfaceError)):
         words = hint(cause) if getattr(cause, "sqlstate", None) is None else None
         return DatabaseUnavailable(f"{place}: {said}{f'; {words}' if words else ''}")

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 
 from telegram_hybrid import Hybrid
 from telegram_hybrid.connect import postgres
-from telegram_hybrid.errors import DatabaseUnavailable, SchemaMismatch
+from telegram_hybrid.errors import DatabaseError, DatabaseUnavailable, SchemaMismatch
 from telegram_hybrid.schema.postgres.sql import fetch, sql
 
 pytestmark = pytest.mark.integration
@@ -66,6 +66,14 @@ def test_an_error_is_sqlalchemys_and_the_connection_goes_on(
 def test_an_error_is_translated_where_it_leaves_the_transaction(hybrid: Hybrid) -> None:
     with pytest.raises(SchemaMismatch), hybrid.transaction() as tx:
         fetch(tx.connection, "SELECT * FROM {schema}.not_there", "public", {})
+
+
+def test_what_is_too_big_for_the_server_is_not_called_unavailable(hybrid: Hybrid) -> None:
+    # Broken on purpose: as DatabaseUnavailable, whoever waits for the server to come back tried a
+    # message that it cannot store for ever.
+    with pytest.raises(DatabaseError) as refused, hybrid.transaction() as tx:
+        fetch(tx.connection, "SELECT repeat('x', 2000000000)", "public", {})
+    assert not isinstance(refused.value, DatabaseUnavailable)
 
 
 def test_a_connection_that_breaks_is_not_used_again(hybrid: Hybrid) -> None:

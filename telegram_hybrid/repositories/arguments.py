@@ -52,6 +52,14 @@ def distinct_channels(channels: Iterable[int]) -> list[int]:
     return list(dict.fromkeys(checks.channel_id(f"channels[{n}]", each) for n, each in found))
 
 
+def worker_name(name: str) -> str:
+    """Return who claims: somebody. Raises `InvalidInput`."""
+    said = checks.text("worker", name, most=200)
+    if not said.strip():
+        raise InvalidInput("worker", "empty: name who claims, for those who look")
+    return said
+
+
 def lease_seconds(seconds: float) -> float:
     """Return for how long a claim lasts: more than nothing. Raises `InvalidInput`."""
     if not checks.seconds("lease", seconds) > 0:

@@ -10,10 +10,10 @@ from typing import TypeVar
 
 import attrs
 
-from telegram_hybrid.errors import NotFound, TooManyDeletions
+from telegram_hybrid.errors import ClaimLost, NotFound, TooManyDeletions
 from telegram_hybrid.model import EventType, Message, MessageKey, Status
 from telegram_hybrid.repositories.batches import ROWS
-from telegram_hybrid.repositories.decisions import check_transition
+from telegram_hybrid.repositories.decisions import WAITING, check_transition
 from telegram_hybrid.repositories.writing import Writer
 from telegram_hybrid.schema.postgres.sql import array
 
@@ -79,10 +79,14 @@ class Marker:
         self._writer = writer
         self._channel_id = channel_id
 
-    def mark(self, statuses: Mapping[int, Status], reason: str | None) -> dict[int, Message]:
+    def mark(
+        self, statuses: Mapping[int, Status], reason: str | None, *, claimed: bool = False
+    ) -> dict[int, Message]:
         """Move messages to their statuses, all or none, and return them as they are then.
 
-        Raises `NotFound`, and `IllegalTransition` for a step that is not allowed.
+        Raises `NotFound`, and `IllegalTransition` for a step that is not allowed; of those that
+        are `claimed`, `ClaimLost` for what does not wait any more. A claim that began beside the
+        change of a status, before that was committed, outlives it: nobody could see the other.
         """
         self._writer.lock({self._channel_id})
         found: dict[int, _Found] = {}
@@ -90,6 +94,12 @@ class Marker:
             found |= self._find(ids)
         if missing := [number for number in statuses if number not in found]:
             raise NotFound(self._not_stored(missing))
+        if claimed and (
+            lost := [
+                each.message.key for each in found.values() if each.message.status not in WAITING
+            ]
+        ):
+            raise ClaimLost(lost)
         steps = [
             (found[number], status)
             for number, status in statuses.items()

@@ -19,6 +19,7 @@ from telegram_hybrid.repositories.arguments import (
     optional_instant,
     optional_reason,
     retry_seconds,
+    worker_name,
 )
 from telegram_hybrid.repositories.batches import ROWS
 from telegram_hybrid.repositories.marking import Marker
@@ -51,7 +52,7 @@ class TransactionPolling:
         self._writer.lock(set(by_channel))
         claiming.hold(self._writer, held)
         after = {
-            channel_id: Marker(self._writer, channel_id).mark(statuses, reason)
+            channel_id: Marker(self._writer, channel_id).mark(statuses, reason, claimed=True)
             for channel_id, statuses in by_channel.items()
         }
         claiming.end(self._writer, held, retry_in)
@@ -129,7 +130,7 @@ class MessagePolling:
         `worker` is a name for those who look (`message_claims`). `since` as in `pending`. When the
         connection breaks here, messages may be claimed that nobody got: they wait for the lease.
         """
-        checks.text("worker", worker, most=200)
+        worker_name(worker)
         checks.count("limit", limit, least=1, most=ROWS)
         lease_seconds(lease)
         chosen = None if channels is None else distinct_channels(channels)

@@ -215,6 +215,31 @@ def test_pending_shows_what_nobody_has_claimed(hybrid: Hybrid) -> None:
     assert len(hybrid.messages.pending(CHANNEL_ID)) == 3
 
 
+@pytest.mark.parametrize("became", [Status.PUBLISHED, Status.QUEUED, Status.DELETED])
+def test_a_claim_beside_a_change_of_status_that_commits_later_settles_nothing(
+    hybrid: Hybrid, became: Status
+) -> None:
+    # Broken on purpose: without `claimed`, a message that was published was settled as such once
+    # more, and what was queued became published behind the back of whoever has it in hand.
+    hybrid.messages.save_many(make_messages(2))
+    claims: list[Claim] = []
+    with hybrid.transaction() as tx:
+        if became is Status.DELETED:
+            tx.messages.delete(CHANNEL_ID, 1)
+        else:
+            tx.messages.mark(CHANNEL_ID, 1, became)
+        claimer = threading.Thread(target=lambda: claims.extend(hybrid.messages.claim("a")))
+        claimer.start()
+        claimer.join(30)
+    assert ids(claims) == [1, 2]
+    before = events(hybrid)
+    with pytest.raises(ClaimLost) as lost:
+        hybrid.messages.settle(claims, Status.PUBLISHED)
+    assert lost.value.keys == [(CHANNEL_ID, 1)]
+    assert events(hybrid) == before
+    assert hybrid.messages.settle(claims[1], Status.PUBLISHED)[0].status is Status.PUBLISHED
+
+
 def test_many_workers_never_share_a_message_and_leave_none(hybrid: Hybrid) -> None:
     # Broken on purpose: without the lock of those who claim, workers find the same messages, and
     # get fewer than they could or none.
@@ -365,6 +390,9 @@ def test_bad_arguments_are_named_before_anything_is_opened() -> None:
     messages = connect(Settings(database_url="postgresql://127.0.0.1:1/none")).messages
     message = make_message(message_id=1)
     claim = Claim(message=message, worker="a", claim_id=1, expires_at=message.sent_at)
+    for blank in ("", " \n"):
+        with pytest.raises(InvalidInput, match="worker: empty"):
+            messages.claim(blank)
     for field, call in {
         "worker": lambda: messages.claim("\0"),
         "limit": lambda: messages.claim("a", limit=1001),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
@@ -22,12 +22,16 @@ TOLERANCE = 0.15
 
 @attrs.frozen
 class Baseline:
-    """Ratios by benchmark and by the contender that ours was divided by."""
+    """Ratios by benchmark and by the contender that ours was divided by.
+
+    `seconds` is how long each benchmark took, with all setting up.
+    """
 
     begun: datetime
     quick: bool
     load: float
     ratios: dict[str, dict[str, float]]
+    seconds: dict[str, float] = attrs.field(factory=dict)
 
 
 @attrs.frozen
@@ -44,19 +48,23 @@ class Worse:
         return f"{self.id}: {self.was:.2f} of {self.to} before, {self.now:.2f} now (+{grown:.0%})"
 
 
-def baseline(about: About, results: Iterable[Result]) -> Baseline:
+def baseline(about: About, results: Sequence[Result]) -> Baseline:
     """Take the ratios of a run, those to floors excepted."""
     ratios = {
         result.id: {r.to: round(r.value, 3) for r in result.ratios if r.role is not Role.FLOOR}
         for result in results
         if not result.failed
     }
-    return Baseline(about.begun, about.quick, about.load_at_start, ratios)
+    seconds = {each.id: round(each.seconds, 1) for each in results if each.seconds is not None}
+    return Baseline(about.begun, about.quick, about.load_at_start, ratios, seconds)
 
 
 def merged(old: Baseline | None, new: Baseline) -> Baseline:
     """The new baseline, with the old ratios of benchmarks that this run left out."""
-    return attrs.evolve(new, ratios={**(old.ratios if old else {}), **new.ratios})
+    if old is None:
+        return new
+    seconds = {**old.seconds, **new.seconds}
+    return attrs.evolve(new, ratios={**old.ratios, **new.ratios}, seconds=seconds)
 
 
 def worse(old: Baseline, new: Baseline, tolerance: float = TOLERANCE) -> list[Worse]:

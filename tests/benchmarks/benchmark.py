@@ -20,7 +20,7 @@ class Role(StrEnum):
     LIMIT = "limit"
     #: What somebody would use instead of us.
     ALTERNATIVE = "alternative"
-    #: Less than the same work, to show what the machine can do; no aim refers to it.
+    #: Less than the same work, to show what the machine can do.
     FLOOR = "floor"
 
 
@@ -82,6 +82,8 @@ class Aim:
 
     limit: float | None = None
     alternatives: float | None = None
+    #: The same for the ratio to each floor, which seldom has one.
+    floors: float | None = None
     #: The largest median of ours, in the benchmark's unit: shown, and never asserted.
     most: float | None = None
     #: The same for its 95th percentile.
@@ -91,7 +93,20 @@ class Aim:
 
     def for_role(self, role: Role) -> float | None:
         """The aim for the ratio to a contender of that role."""
-        return {Role.LIMIT: self.limit, Role.ALTERNATIVE: self.alternatives}.get(role)
+        aims = {Role.LIMIT: self.limit, Role.ALTERNATIVE: self.alternatives}
+        return {**aims, Role.FLOOR: self.floors}.get(role)
+
+
+@attrs.frozen
+class Bound:
+    """The contender below which nobody who does all of the work can come, and why.
+
+    A missed aim is shown beside what that contender reached in the same run: if it missed too,
+    the aim is out of reach.
+    """
+
+    name: str
+    why: str
 
 
 @attrs.frozen(kw_only=True)
@@ -109,6 +124,7 @@ class Benchmark:
     plan: Plan
     quick: Plan
     aim: Aim = Aim()
+    bound: Bound | None = None
     unit: str = "s"
     expected: Callable[[Any], Any] | None = None
     around: Callable[[Any], AbstractContextManager[Any]] = nullcontext
@@ -118,6 +134,9 @@ class Benchmark:
             raise ValueError(f"{self.id}: exactly one contender is ours")
         if len({each.name for each in self.contenders}) != len(self.contenders):
             raise ValueError(f"{self.id}: contenders need different names")
+        others = {each.name for each in self.contenders if each.role is not Role.OURS}
+        if self.bound is not None and self.bound.name not in others:
+            raise ValueError(f"{self.id}: nobody else is called {self.bound.name!r}")
 
 
 def _version(distribution: str) -> str | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from random import Random
 from statistics import median
 
 import attrs
 
-from benchmarks.benchmark import Aim, Benchmark, Contender, Role
+from benchmarks.benchmark import Aim, Benchmark, Bound, Contender, Role
 from benchmarks.measuring import Round
 
 _RESAMPLES = 400
@@ -62,15 +63,26 @@ class Result:
     figures: list[Figures] = attrs.field(factory=list)
     ratios: list[Ratio] = attrs.field(factory=list)
     missing: dict[str, list[str]] = attrs.field(factory=dict)
+    bound: Bound | None = None
     most: float | None = None
     most_p95: float | None = None
     most_p99: float | None = None
     failed: str | None = None
+    #: When it began, how many seconds it took with all setting up, and the load at its start.
+    began: datetime | None = None
+    seconds: float | None = None
+    load: float | None = None
 
     @property
     def ours(self) -> Figures:
         """Our own figures."""
         return next(each for each in self.figures if each.role is Role.OURS)
+
+    @property
+    def least(self) -> Figures | None:
+        """The figures of the bound, if it was measured."""
+        names = () if self.bound is None else (self.bound.name,)
+        return next((each for each in self.figures if each.name in names), None)
 
 
 def figures(contender: Contender, rounds: Sequence[Round]) -> Figures:
@@ -107,6 +119,7 @@ def result(benchmark: Benchmark, measured: dict[str, list[Round]], random: Rando
             if ours is not None
         ],
         missing={each.name: lacks for each in benchmark.contenders if (lacks := each.missing())},
+        bound=benchmark.bound,
         most=benchmark.aim.most,
         most_p95=benchmark.aim.most_p95,
         most_p99=benchmark.aim.most_p99,

@@ -12,6 +12,8 @@ from servers.versions import report
 
 #: Above this load (one minute's average) times are others' doing; CPU ratios still hold.
 QUIET = 1.5
+#: Whether rows have sizes that take an hour to measure, for those who have it.
+LONG = os.environ.get("TELEGRAM_HYBRID_BENCH_LONG") == "1"
 
 
 @attrs.frozen(kw_only=True)
@@ -21,6 +23,7 @@ class About:
     begun: datetime
     seed: int
     quick: bool
+    long: bool = False
     cpu: str
     cores: int
     system: str
@@ -44,6 +47,7 @@ def about(*, seed: int, quick: bool) -> About:
         begun=datetime.now(UTC).replace(microsecond=0),
         seed=seed,
         quick=quick,
+        long=LONG,
         cpu=_cpu(),
         cores=len(os.sched_getaffinity(0)),
         system=platform.platform(),

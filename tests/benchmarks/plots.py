@@ -8,7 +8,7 @@ import matplotlib as mpl
 
 from benchmarks.benchmark import Role
 from benchmarks.figures import Result
-from benchmarks.table import amount
+from benchmarks.overview import amount
 
 mpl.use("svg")
 
@@ -51,5 +51,6 @@ def plot(result: Result, path: Path) -> None:
         )
         axes.set_title(f"{result.id}: {result.what} (median, and 95th percentile)", loc="left")
         axes.spines[["top", "right"]].set_visible(False)
-        figure.savefig(path, metadata={"Date": None}, bbox_inches="tight", transparent=True)
+        # On white, because the page that shows it may be dark.
+        figure.savefig(path, metadata={"Date": None}, bbox_inches="tight", facecolor="white")
         pyplot.close(figure)

@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import overview
 from benchmarks.figures import Figures, Ratio, Result
 from benchmarks.machine import QUIET, About
+from benchmarks.overview import amount, said
+from benchmarks.verdicts import Verdict, judged
 
+_PREFACE = (
+    "Written by `nox -s benchmarks -- --docs DIR`; [how to read it](../benchmarks.md). Ratios are",
+    "ours divided by theirs: below 1 we are faster. The times are this machine's; run it on yours.",
+)
 HEAD = ("contender", "role", "median", "p95", "p99", "IQR", "CPU", "ours / it", "by CPU", "aim")
-_MARK = {None: "", True: "met", False: "MISSED"}
+_STYLES = {Verdict.MISSED: "red", Verdict.OUT_OF_REACH: "yellow"}
 
 
-def show(console: Console, about: About, results: Iterable[Result]) -> None:
+def show(console: Console, about: About, results: Sequence[Result]) -> None:
     """Print everything that was found."""
     for result in results:
         table = Table(title=f"{result.id}: {result.what}", title_justify="left", title_style="bold")
         for number, name in enumerate(HEAD):
             table.add_column(name, justify="left" if number < 2 else "right", no_wrap=number > 0)
         for row in rows(result):
-            style = "red" if row[-1].endswith(_MARK[False]) else None
+            style = next((_STYLES[each] for each in _STYLES if each in row[-1]), None)
             table.add_row(*row, style=style)
         console.print(table)
+        for line in notes(result):
+            console.print(f"  {line}", markup=False)
         for line in remarks(result):
             console.print(f"  {line}", style="red", markup=False)
+    table = Table(*overview.HEAD, title=overview.count(results), title_justify="left")
+    for row in overview.lines(results):
+        style = next((_STYLES[each] for each in _STYLES if each in row[-1]), None)
+        table.add_row(*row, style=style)
+    console.print(table)
     for line in conditions(about):
         console.print(line, markup=False)
 
@@ -33,8 +47,12 @@ def show(console: Console, about: About, results: Iterable[Result]) -> None:
 def rows(result: Result) -> Iterator[tuple[str, ...]]:
     """The lines of one benchmark, in the order of HEAD; ours first."""
     ratios = {each.to: each for each in result.ratios}
+    aims: dict[str, list[str]] = {}
+    for aim in judged(result):
+        aims.setdefault(aim.to or result.ours.name, []).append(said(aim, result.unit))
     for each in result.figures:
-        yield (*_figures(each, result.unit), *_ratio(ratios.get(each.name), result))
+        told = "; ".join(aims.get(each.name, []))
+        yield (*_figures(each, result.unit), *_ratio(ratios.get(each.name)), told)
 
 
 def remarks(result: Result) -> list[str]:
@@ -45,6 +63,15 @@ def remarks(result: Result) -> list[str]:
     return found
 
 
+def notes(result: Result) -> list[str]:
+    """Why nobody comes below the row's floor, and when and in how long it was measured."""
+    found = [f"floor: {result.bound.name}: {result.bound.why}"] if result.bound else []
+    if result.began is not None and result.seconds is not None and result.load is not None:
+        begun = f"{result.began:%Y-%m-%d %H:%M} UTC"
+        found.append(f"{begun}, {result.seconds:.0f} s in all, load {result.load:.1f}")
+    return found
+
+
 def conditions(about: About) -> list[str]:
     """Machine, versions, load and seed."""
     loads = f"load {about.load_at_start:.1f} at the start"
@@ -52,8 +79,9 @@ def conditions(about: About) -> list[str]:
         loads += f", {about.load_at_end:.1f} at the end"
     if not about.quiet:
         loads += f" (busy: above {QUIET}, trust the CPU ratios more than the times)"
+    kind = "".join(f", {name}" for name in ("quick", "long") if getattr(about, name))
     return [
-        f"{about.begun:%Y-%m-%d %H:%M} UTC, seed {about.seed}{', quick' if about.quick else ''}",
+        f"{about.begun:%Y-%m-%d %H:%M} UTC, seed {about.seed}{kind}",
         f"{about.cores} x {about.cpu}, {about.system}, Python {about.python}",
         *about.versions,
         loads,
@@ -62,12 +90,18 @@ def conditions(about: About) -> list[str]:
 
 def markdown(about: About, results: Sequence[Result]) -> str:
     """Everything as Markdown."""
-    lines = [*(f"- {line}" for line in conditions(about)), ""]
+    lines = ["# What the benchmarks found", "", *_PREFACE, ""]
+    lines += [*(f"- {line}" for line in conditions(about)), "", f"{overview.count(results)}.", ""]
+    lines += [f"| {' | '.join(overview.HEAD)} |", "|---|--:|---|---|---|"]
+    for name, *row in overview.lines(results):
+        lines.append(f"| {' | '.join((f'[{name}](#{name})', *row))} |")
+    lines.append("")
     for result in results:
-        lines += [f"### {result.id}", "", f"{result.what[0].upper()}{result.what[1:]}.", ""]
+        lines += [f"## {result.id}", "", f"{result.what[0].upper()}{result.what[1:]}.", ""]
         lines += [f"| {' | '.join(HEAD)} |", "|---|---" + "|--:" * (len(HEAD) - 2) + "|"]
         lines += [f"| {' | '.join(row)} |" for row in rows(result)]
         lines += ["", *(f"**{line}**\n" for line in remarks(result))]
+        lines += [f"{line[0].upper()}{line[1:]}.\n" for line in notes(result)]
         versions = {k: v for each in result.figures for k, v in each.versions.items()}
         if versions:
             lines += [", ".join(f"{name} {found}" for name, found in sorted(versions.items())), ""]
@@ -76,43 +110,14 @@ def markdown(about: About, results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
-def amount(value: float, unit: str) -> str:
-    """Write a value with three digits and its unit, from nanoseconds or bytes up; shares in %."""
-    if unit == "%":
-        return f"{100 * value:.3g} %"
-    scales = (
-        ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
-        if unit == "s"
-        else ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
-    )
-    scale, name = next((each for each in scales if value >= each[0]), scales[-1])
-    return f"{value / scale:.3g} {name}" if value < 999.5 * scale else f"{value / scale:.0f} {name}"
-
-
 def _figures(each: Figures, unit: str) -> tuple[str, ...]:
     values = (each.median, each.p95, each.p99, each.spread)
     cpu = amount(each.cpu, "s") if each.cpu else ""
     return (each.name, each.role, *(amount(value, unit) for value in values), cpu)
 
 
-def _most(result: Result) -> str:
-    """The aims for our own figures, and whether they were met."""
-    ours, unit = result.ours, result.unit
-    aims = (
-        ("", ours.median, result.most),
-        ("p95 ", ours.p95, result.most_p95),
-        ("p99 ", ours.p99, result.most_p99),
-    )
-    return "; ".join(
-        f"{name}≤ {amount(aim, unit)} {_MARK[value <= aim]}"
-        for name, value, aim in aims
-        if aim is not None
-    )
-
-
-def _ratio(ratio: Ratio | None, result: Result) -> tuple[str, ...]:
+def _ratio(ratio: Ratio | None) -> tuple[str, ...]:
     if ratio is None:
-        return ("", "", _most(result))
-    aim = "" if ratio.aim is None else f"≤ {ratio.aim:g} {_MARK[ratio.met]}"
+        return ("", "")
     cpu = "" if ratio.cpu is None else f"{ratio.cpu:.2f}"
-    return (f"{ratio.value:.2f} ({ratio.low:.2f} to {ratio.high:.2f})", cpu, aim)
+    return (f"{ratio.value:.2f} ({ratio.low:.2f} to {ratio.high:.2f})", cpu)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -10,22 +9,11 @@ from benchmarks import baseline, rows
 from benchmarks.baseline import Baseline
 from benchmarks.benchmark import Role
 from benchmarks.figures import Figures, Ratio, Result
-from benchmarks.machine import About
-from benchmarks.table import HEAD, amount, markdown
+from benchmarks.overview import amount
+from benchmarks.table import HEAD, markdown
 from benchmarks.table import rows as lines
 
-WHEN = datetime(2026, 11, 1, tzinfo=UTC)
-ABOUT = About(
-    begun=WHEN,
-    seed=1,
-    quick=True,
-    cpu="some cpu",
-    cores=2,
-    system="Linux",
-    python="3.11",
-    versions=["drivers: redis 8.1.0"],
-    load_at_start=4.0,
-)
+from .conftest import ABOUT, WHEN
 
 
 def kept(**ratios: dict[str, float]) -> Baseline:

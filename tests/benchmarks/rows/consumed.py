@@ -118,7 +118,7 @@ CONSUME = Benchmark(
         Contender("kombu, without inbox", Role.LIMIT, _consuming(_by_kombu), needs=_AMQP),
         Contender("consumer, batch=20", Role.FLOOR, _consuming(partial(_with_inbox, batch=20))),
     ),
-    plan=Plan(rounds=7, calls=1, warmup=1),
+    plan=Plan(rounds=5, calls=1, warmup=1),
     quick=Plan(rounds=2, calls=1, warmup=1),
     aim=Aim(limit=1 / 0.6),
     around=_queue,

@@ -57,7 +57,7 @@ class _Place:
 
 @contextmanager
 def ticking(stand: Stand, name: str) -> Iterator[_Place]:
-    with stand.delivery(name) as at:
+    with stand.delivery(name, settled=False) as at:
         settings = attrs.evolve(at.settings, redis_url=stand.redis_url, redis_prefix=name)
         queue = f"{at.queue}.ticks"
         with connect(settings) as hybrid:
@@ -297,8 +297,8 @@ def _at(rate: int, per: int = 1) -> Benchmark:
                 partial(delivered, name=f"{name}_polling", rate=rate, per=per, polling=1.0),
             ),
         ),
-        plan=Plan(rounds=5, calls=10 * rate, warmup=2 * rate),
-        quick=Plan(rounds=2, calls=4 * rate, warmup=rate),
+        plan=Plan(rounds=4, calls=(6 if per == 1 else 4) * rate, warmup=2 * rate),
+        quick=Plan(rounds=2, calls=3 * rate, warmup=rate),
         aim=Aim(most=0.010, most_p99=0.050),
     )
 

@@ -62,10 +62,10 @@ def _stale(keys: Keys, write: ChannelWrite) -> dict[str, int]:
     """
     stale: dict[str, int] = {}
     for change in write.changes:
-        channel_id, message_id = change.key
-        key = keys.message(channel_id, message_id)
+        key = keys.message(*change.key)
         stale[key] = max(change.version, stale.get(key, 0))
-        stale[keys.page(channel_id, message_id // PAGE)] = write.version
+    for page in {change.key.message_id // PAGE for change in write.changes}:
+        stale[keys.page(write.channel_id, page)] = write.version
     return stale
 
 

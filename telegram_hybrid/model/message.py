@@ -203,6 +203,21 @@ class Message:
             raise InvalidInput("message", str(error)) from error
 
 
+def arrived(message: Message, version: int, received_at: datetime) -> Message:
+    """Return what Telegram said of a message, with our own record of it begun anew.
+
+    It was checked when it was made; to check it again takes longer than to store it.
+    """
+    copy: Message = object.__new__(Message)
+    for name in _SAID:
+        _set(copy, name, getattr(message, name))
+    for name, value in _RECORD:
+        _set(copy, name, value)
+    _set(copy, "version", version)
+    _set(copy, "received_at", received_at)
+    return copy
+
+
 def compact(message: Message) -> dict[str, Any]:
     """Return the fields that differ from their defaults, in the order of the class.
 
@@ -253,4 +268,6 @@ _DEFAULTS = tuple(
     for field in attrs.fields(Message)
     if field.name != "stale"
 )
+_SAID = tuple(field.name for field in attrs.fields(Message) if field.eq)
+_RECORD = tuple((field.name, field.default) for field in attrs.fields(Message) if not field.eq)
 _DECODER = msgspec.json.Decoder(Message)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Self
+from itertools import islice
+from typing import Any, Self, TypeVar
 from uuid import UUID
 
 import attrs
@@ -15,8 +16,14 @@ from sqlalchemy import Connection
 from telegram_hybrid.model import Event, EventType, Message
 from telegram_hybrid.model.upcasting import MESSAGE, UPCASTERS
 from telegram_hybrid.outbox.locks import lock_prefix
-from telegram_hybrid.schema.postgres.sql import fetch
+from telegram_hybrid.schema.postgres.sql import fetch, fetch_each
 from telegram_hybrid.schema.postgres.tables import shard_of
+
+_T = TypeVar("_T")
+
+#: Changes that are written by one statement: the encoding of the first and the storing of the last
+#: are all that anybody waits for.
+PIECE = 100
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -64,43 +71,63 @@ class OutboxRow:
 def append(
     connection: Connection,
     schema: str,
-    changed: Sequence[tuple[EventType, Message]],
+    changed: Iterable[tuple[EventType, Message]],
     *,
-    new_messages: str = "[]",
+    as_row: Callable[[Message], dict[str, Any]] | None = None,
     traceparent: str | None = None,
 ) -> dict[int, int]:
     """Write one event for each changed message, in the given order, in this transaction.
 
     And one row of the log of changes, unless the channel had come as far before. Raises each
     channel's head to the highest version among its messages; returns the heads as they were
-    before, {channel_id: version}, 0 for a channel that had none. `new_messages` are rows of
-    messages, a JSON array, that the same statement stores.
+    before, {channel_id: version}, 0 for a channel that had none. With `as_row`, the messages that
+    are just received are stored as well, as these columns.
 
+    While the database works on some of them, the next are taken from `changed` and encoded.
     The caller holds the lock of every channel concerned: ids are drawn here, and within a
     channel their order must be the order of commits (P3).
     """
-    if not changed:
-        return {}
-    events = [
+    values = (
         {
-            "shard": shard_of(message.channel_id),
-            "event_id": uuid_utils.compat.uuid7(),
-            "type": kind.value,
-            "channel_id": message.channel_id,
-            "message_id": message.message_id,
-            "payload": msgspec.Raw(message.to_json()),
-            "version": message.version,
-            "status": message.status.value,
+            "events": _json([_event(kind, message) for kind, message in piece]),
+            "new_messages": _json(
+                [as_row(message) for kind, message in piece if kind is EventType.RECEIVED]
+                if as_row
+                else []
+            ),
+            "payload_version": UPCASTERS.current(MESSAGE),
+            "traceparent": traceparent,
         }
-        for kind, message in changed
-    ]
-    values = {
-        "events": msgspec.json.encode(events).decode(),
-        "new_messages": new_messages,
-        "payload_version": UPCASTERS.current(MESSAGE),
-        "traceparent": traceparent,
+        for piece in _pieces(changed)
+    )
+    heads: dict[int, int] = {}
+    for rows in fetch_each(connection, _APPEND, schema, values):
+        heads = dict(rows) | heads
+    return heads
+
+
+def _pieces(changed: Iterable[_T]) -> Iterator[list[_T]]:
+    """Yield lists of PIECE, the last one shorter."""
+    rest = iter(changed)
+    while piece := list(islice(rest, PIECE)):
+        yield piece
+
+
+def _event(kind: EventType, message: Message) -> dict[str, Any]:
+    return {
+        "shard": shard_of(message.channel_id),
+        "event_id": uuid_utils.compat.uuid7(),
+        "type": kind.value,
+        "channel_id": message.channel_id,
+        "message_id": message.message_id,
+        "payload": msgspec.Raw(message.to_json()),
+        "version": message.version,
+        "status": message.status.value,
     }
-    return dict(fetch(connection, _APPEND, schema, values))
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def publish(connection: Connection, schema: str, event: Event) -> Event:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -15,11 +14,6 @@ def columns(message: Message) -> dict[str, Any]:
     """Return what is stored of a message, by column; the JSON columns are text."""
     row = as_row(message)
     return row | {name: _json(row[name]) for name in ("entities", "media", "metadata")}
-
-
-def new_rows(messages: Sequence[Message]) -> str:
-    """Return new messages as the JSON that the database's `append_events` takes."""
-    return _json([as_row(message) for message in messages])
 
 
 def as_row(message: Message) -> dict[str, Any]:

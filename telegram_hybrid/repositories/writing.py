@@ -8,7 +8,7 @@ writers of one channel never deadlock over its keys.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -28,14 +28,14 @@ from telegram_hybrid.model import (
     Outcome,
     RevisionReason,
     Saved,
-    Status,
 )
+from telegram_hybrid.model.message import arrived
 from telegram_hybrid.observe import traces
 from telegram_hybrid.outbox import rows as outbox
 from telegram_hybrid.outbox.locks import lock_channels
 from telegram_hybrid.repositories import reading
 from telegram_hybrid.repositories.decisions import Verdict, compare
-from telegram_hybrid.repositories.inserting import columns, new_rows
+from telegram_hybrid.repositories.inserting import as_row, columns
 from telegram_hybrid.repositories.lineage import record_told, told_by
 from telegram_hybrid.repositories.partitions import Partitions
 from telegram_hybrid.schema.postgres.sql import array, fetch
@@ -183,34 +183,29 @@ class Writer:
         slots = self.slots(keys)
         known = [key for key, slot in zip(keys, slots, strict=True) if slot.sent_at is not None]
         stored = self.stored(known)
-        fresh: list[Message] = []
         events: list[tuple[EventType, Message]] = []
         outcomes: list[Saved] = []
-        for message, slot in zip(batch, slots, strict=True):
-            before = stored.get(message.key)
+        for key, message, slot in zip(keys, batch, slots, strict=True):
+            before = stored.get(key)
             if before is None and slot.sent_at is not None:
                 # Stored once and since retired: the key alone remembers it.
-                outcomes.append(Saved(message.key, Outcome.DUPLICATE, 0))
+                outcomes.append(Saved(key, Outcome.DUPLICATE, 0))
                 continue
             if before is None:
-                after = _arrived(message, slot)
-                fresh.append(after)
+                after = arrived(message, slot.version, slot.received_at)
                 events.append((EventType.RECEIVED, after))
-                outcomes.append(Saved(after.key, Outcome.INSERTED, after.version))
+                outcomes.append(Saved(key, Outcome.INSERTED, slot.version))
                 continue
             verdict = compare(before, message)
             if verdict is Verdict.EDIT:
                 after = self._edit(before, message, slot.version)
                 events.append((EventType.EDITED, after))
-                outcomes.append(Saved(after.key, Outcome.EDITED, after.version))
+                outcomes.append(Saved(key, Outcome.EDITED, after.version))
                 continue
             if verdict is Verdict.LATE:
                 self._keep_revision(message, slot.version, RevisionReason.LATE_EDIT)
-            outcomes.append(Saved(before.key, Outcome.DUPLICATE, before.version))
-        if fresh:
-            self._insert(fresh, events)
-        else:
-            self.announce(events)
+            outcomes.append(Saved(key, Outcome.DUPLICATE, before.version))
+        self._store(events)
         # Of duplicates, too: one that was stored before migrations were recorded tells it now.
         for migration in filter(None, map(told_by, batch)):
             record_told(self._connection, self._schema, migration)
@@ -236,13 +231,10 @@ class Writer:
             for message in reading.by_ids(self._connection, self._schema, channel_id, ids).values()
         }
 
-    def _insert(
-        self, messages: Sequence[Message], events: Sequence[tuple[EventType, Message]]
-    ) -> None:
-        """Store new messages and write `events`, theirs among them, by one statement."""
-        self._partitions.ensure(message.sent_at for message in messages)
+    def _store(self, events: Sequence[tuple[EventType, Message]]) -> None:
+        """Announce what was written, and store those that are new by the same statements."""
         try:
-            self.announce(events, new_messages=new_rows(messages))
+            self.announce(events, as_row)
         except IntegrityError:
             # A partition that was there before has been dropped: the next try makes it again.
             self._partitions.forget()
@@ -276,10 +268,17 @@ class Writer:
             reason=reason.value,
         )
 
-    def announce(self, events: Sequence[tuple[EventType, Message]], **new: str) -> None:
-        """Write the events of changed messages, and count these as changes of this transaction."""
+    def announce(
+        self,
+        events: Sequence[tuple[EventType, Message]],
+        as_row: Callable[[Message], dict[str, Any]] | None = None,
+    ) -> None:
+        """Write the events of changed messages, and count these as changes of this transaction.
+
+        With `as_row`, those that were just received are stored, too.
+        """
         heads = outbox.append(
-            self._connection, self._schema, events, traceparent=self._trace(), **new
+            self._connection, self._schema, events, as_row=as_row, traceparent=self._trace()
         )
         self._heads = heads | self._heads
         # The cache patches its windows with a few; of many, the keys are enough (P11).
@@ -318,16 +317,3 @@ def _distinct(messages: Sequence[Message]) -> Iterator[list[int]]:
             seen.add(key)
         yield wave
         waiting = later
-
-
-def _arrived(message: Message, slot: Slot) -> Message:
-    """What Telegram said, with our own record of it begun anew."""
-    return attrs.evolve(
-        message,
-        status=Status.RECEIVED,
-        version=slot.version,
-        received_at=slot.received_at,
-        deleted_at=None,
-        delete_reason=None,
-        status_reason=None,
-    )

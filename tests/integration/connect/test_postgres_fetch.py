@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 
 from telegram_hybrid import Hybrid
 from telegram_hybrid.connect import postgres
 from telegram_hybrid.errors import DatabaseError, DatabaseUnavailable, SchemaMismatch
-from telegram_hybrid.schema.postgres.sql import fetch, sql
+from telegram_hybrid.schema.postgres.sql import fetch, fetch_each, sql
 
 pytestmark = pytest.mark.integration
 
@@ -23,10 +24,24 @@ FROM generate_series(1, :last) AS n
 VALUES = {"words": ["one", "two"], "nothing": None, "last": 3}
 
 
-def test_rows_are_those_that_sqlalchemy_gives(hybrid: Hybrid) -> None:
+def twice(connection: Connection, statement: str, schema: str, values: dict[str, Any]) -> list[Any]:
+    """The second rows of `fetch_each`, given the same values twice."""
+    first, second = fetch_each(connection, statement, schema, [values, values])
+    assert len(first) == len(second)
+    return second
+
+
+ways = pytest.mark.parametrize("run", [fetch, twice])
+
+
+Run = Callable[[Connection, str, str, dict[str, Any]], list[Any]]
+
+
+@ways
+def test_rows_are_those_that_sqlalchemy_gives(hybrid: Hybrid, run: Run) -> None:
     with hybrid.transaction() as tx:
         expected = tx.connection.execute(sql(MANY, "public"), VALUES).all()
-        assert fetch(tx.connection, MANY, "public", VALUES) == [tuple(row) for row in expected]
+        assert run(tx.connection, MANY, "public", VALUES) == [tuple(row) for row in expected]
         assert expected[2] == (3, ["one", "two"], {"a": [1]}, True, None)
 
 
@@ -36,6 +51,44 @@ def test_what_returns_no_rows_returns_none(hybrid: Hybrid) -> None:
         assert fetch(tx.connection, "SELECT n FROM gone", "public", {}) == []
 
 
+def test_the_next_values_are_made_while_the_server_works(hybrid: Hybrid) -> None:
+    # Broken on purpose: without pipeline mode the two times add up.
+    def slowly() -> Iterator[dict[str, Any]]:
+        for number in range(5):
+            time.sleep(0.2)
+            yield {"number": number}
+
+    with hybrid.transaction() as tx:
+        began = time.monotonic()
+        statement = "SELECT CAST(:number AS integer), pg_sleep(0.2)"
+        found = fetch_each(tx.connection, statement, "public", slowly())
+        took = time.monotonic() - began
+        assert [rows[0][0] for rows in found] == list(range(5))
+    assert 1.1 < took < 1.7, f"{took:.2f} s, of which 1.2 are the least and 2.0 one by one"
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5])
+def test_there_are_rows_for_each_of_the_values(hybrid: Hybrid, count: int) -> None:
+    values = [{"n": n} for n in range(count)]
+    with hybrid.transaction() as tx:
+        found = fetch_each(tx.connection, "SELECT CAST(:n AS integer)", "public", values)
+        assert found == [[(n,)] for n in range(count)]
+        assert fetch(tx.connection, "SELECT 1", "public", {}) == [(1,)]
+
+
+def test_values_that_cannot_be_made_leave_a_connection_that_goes_on(hybrid: Hybrid) -> None:
+    def failing() -> Iterator[dict[str, Any]]:
+        yield {"n": 1}
+        yield {"n": 2}
+        raise LookupError("no third")
+
+    with hybrid.transaction() as tx:
+        with pytest.raises(LookupError, match="no third"):
+            fetch_each(tx.connection, "SELECT CAST(:n AS integer)", "public", failing())
+        assert fetch(tx.connection, "SELECT 3", "public", {}) == [(3,)]
+
+
+@ways
 @pytest.mark.parametrize(
     ("statement", "kind"),
     [
@@ -44,14 +97,14 @@ def test_what_returns_no_rows_returns_none(hybrid: Hybrid) -> None:
     ],
 )
 def test_an_error_is_sqlalchemys_and_the_connection_goes_on(
-    hybrid: Hybrid, statement: str, kind: type[DBAPIError]
+    hybrid: Hybrid, run: Run, statement: str, kind: type[DBAPIError]
 ) -> None:
     # Broken on purpose: letting the driver's error through.
     schema = hybrid.settings.database_schema
     with hybrid.engine.connect() as connection:
         with connection.begin() as begun:
             with pytest.raises(kind) as raised:
-                fetch(connection, statement, schema, {})
+                run(connection, statement, schema, {})
             begun.rollback()
         with connection.begin() as begun:
             with pytest.raises(kind) as expected:
@@ -63,9 +116,10 @@ def test_an_error_is_sqlalchemys_and_the_connection_goes_on(
     assert not raised.value.connection_invalidated
 
 
-def test_an_error_is_translated_where_it_leaves_the_transaction(hybrid: Hybrid) -> None:
+@ways
+def test_an_error_is_translated_where_it_leaves_the_transaction(hybrid: Hybrid, run: Run) -> None:
     with pytest.raises(SchemaMismatch), hybrid.transaction() as tx:
-        fetch(tx.connection, "SELECT * FROM {schema}.not_there", "public", {})
+        run(tx.connection, "SELECT * FROM {schema}.not_there", "public", {})
 
 
 def test_what_is_too_big_for_the_server_is_not_called_unavailable(hybrid: Hybrid) -> None:
@@ -76,7 +130,8 @@ def test_what_is_too_big_for_the_server_is_not_called_unavailable(hybrid: Hybrid
     assert not isinstance(refused.value, DatabaseUnavailable)
 
 
-def test_a_connection_that_breaks_is_not_used_again(hybrid: Hybrid) -> None:
+@ways
+def test_a_connection_that_breaks_is_not_used_again(hybrid: Hybrid, run: Run) -> None:
     # Broken on purpose: without `invalidate` the lost connection counted as good.
     with pytest.raises(DatabaseUnavailable), postgres.transaction(hybrid.engine) as connection:
         ((pid,),) = fetch(connection, "SELECT pg_backend_pid()", "public", {})
@@ -84,7 +139,7 @@ def test_a_connection_that_breaks_is_not_used_again(hybrid: Hybrid) -> None:
             other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
         time.sleep(0.1)
         with pytest.raises(DBAPIError) as broken:
-            fetch(connection, "SELECT 1", "public", {})
+            run(connection, "SELECT 1", "public", {})
         assert broken.value.connection_invalidated
         assert connection.invalidated
         raise broken.value
@@ -92,7 +147,8 @@ def test_a_connection_that_breaks_is_not_used_again(hybrid: Hybrid) -> None:
         assert fetch(connection, "SELECT 1", "public", {}) == [(1,)]
 
 
-def test_a_wait_that_is_interrupted_ends_the_connection(hybrid: Hybrid) -> None:
+@ways
+def test_a_wait_that_is_interrupted_ends_the_connection(hybrid: Hybrid, run: Run) -> None:
     # Broken on purpose: with pool_reset_on_return=None the pool took it back amid a statement.
     class Stop(BaseException):
         pass
@@ -104,7 +160,7 @@ def test_a_wait_that_is_interrupted_ends_the_connection(hybrid: Hybrid) -> None:
     with pytest.raises(Stop), postgres.reads(hybrid.engine) as connection:
         driver: Any = connection.connection.driver_connection
         driver.watch = interrupt
-        fetch(connection, "SELECT pg_sleep(0.5)", "public", {})
+        run(connection, "SELECT pg_sleep(0.5)", "public", {})
     assert driver.closed
     with postgres.reads(hybrid.engine) as connection:
         assert fetch(connection, "SELECT 2", "public", {}) == [(2,)]

@@ -98,7 +98,7 @@ def legacy_row(columns: Iterable[Any]) -> LegacyRow:
 
 
 _JSON_AT = tuple(
-    at for at, field in enumerate(attrs.fields(LegacyRow)) if TYPES.get(field.name) is _JSON
+    at for at, name in enumerate(attrs.fields_dict(LegacyRow)) if TYPES.get(name) is _JSON
 )
 
 

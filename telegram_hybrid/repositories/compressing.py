@@ -13,7 +13,7 @@ from datetime import datetime
 from sqlalchemy import Engine
 
 from telegram_hybrid.connect.postgres import transaction
-from telegram_hybrid.errors import DatabaseUnavailable
+from telegram_hybrid.errors import DatabaseUnavailable, WriteConflict
 from telegram_hybrid.schema.postgres import timescale
 from telegram_hybrid.schema.postgres.sql import sql
 
@@ -51,7 +51,7 @@ def _compressed(engine: Engine, timescale_schema: str, chunk: str) -> bool:
         with transaction(engine) as connection:
             connection.execute(sql("SET LOCAL lock_timeout = '2s'", ""))
             connection.execute(sql(statement, ""), {"chunk": chunk})
-    except DatabaseUnavailable:
+    except (DatabaseUnavailable, WriteConflict):
         return False
     return True
 

@@ -16,7 +16,7 @@ from functools import partial
 from sqlalchemy import Connection, Engine
 
 from telegram_hybrid.connect.postgres import transaction
-from telegram_hybrid.errors import DatabaseUnavailable
+from telegram_hybrid.errors import DatabaseUnavailable, WriteConflict
 from telegram_hybrid.model import Change, EventType, MessageKey
 from telegram_hybrid.repositories.partitions import Partitions
 from telegram_hybrid.repositories.transaction import Transactions
@@ -28,7 +28,8 @@ from telegram_hybrid.schema.postgres.sql import array, sql
 #: Messages of one transaction.
 BATCH = 1_000
 #: How often a part is tried that somebody holds. After half a second of waiting we give way: before
-#: PostgreSQL looks for deadlocks, and so that nobody waits behind us for long.
+#: PostgreSQL looks for deadlocks, and so that nobody waits behind us for long. Of a writer that has
+#: read from the part and waits for us already it tells at once.
 TRIES = 5
 #: Is told how many of how many parts are done.
 Progress = Callable[[int, int], object]
@@ -74,7 +75,7 @@ class Retiring:
             try:
                 with transaction(self._engine) as connection:
                     return _remove(connection, self._schema, part)
-            except DatabaseUnavailable:
+            except (DatabaseUnavailable, WriteConflict):
                 if attempt == TRIES:
                     # Whoever holds it may do so for long; a server that is gone says so next time.
                     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.integration
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 WINDOW = 30 * DAY
+WEEK = timedelta(days=7)
 
 
 def sent(days: float, **fields: Any) -> Message:
@@ -150,6 +152,59 @@ def test_a_part_that_somebody_writes_into_is_left_to_the_next_run(
         assert hybrid.maintain(message_window=WINDOW).messages == 0
     assert hybrid.messages.get(*old[0].key).status is Status.QUEUED
     assert hybrid.maintain(message_window=WINDOW).messages == len(old)
+
+
+# Returns once somebody waits for a lock on the part, and ever after.
+AWAIT = """
+CREATE SEQUENCE {s}.awaited_once;
+CREATE FUNCTION {s}.awaited(part regclass) RETURNS integer LANGUAGE plpgsql AS $body$
+BEGIN
+    IF nextval('{s}.awaited_once') = 1 THEN
+        WHILE NOT EXISTS (SELECT FROM pg_locks WHERE relation = part AND NOT granted) LOOP
+            PERFORM pg_sleep(0.01);
+        END LOOP;
+    END IF;
+    RETURN 1;
+END
+$body$
+"""
+
+
+def test_a_writer_in_the_midst_of_a_part_is_given_way_to_and_the_part_goes_then(
+    hybrid: Hybrid, old: list[Message], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Broken on purpose: with DatabaseUnavailable alone the run ended with "deadlock detected".
+    schema = hybrid.settings.database_schema
+    with hybrid.engine.begin() as connection:
+        for statement in AWAIT.split(";\n", 1):
+            connection.execute(text(statement.replace("{s}", schema)))
+        (part,) = [each for each in parts(connection, schema) if each.upper < NOW - 2 * WEEK
+                   and each.lower <= old[0].sent_at < each.upper]  # fmt: skip
+    waiting = f"{retiring._IDS}, {schema}.awaited('{part.name}')"
+    monkeypatch.setattr(retiring, "_IDS", waiting)
+    held = "SELECT count(*) FROM pg_locks WHERE mode = 'ShareRowExclusiveLock' AND granted"
+    held += f" AND relation = '{part.name}'::regclass"
+    has_read, failed = threading.Event(), []
+
+    def write() -> None:
+        try:
+            with hybrid.transaction() as tx:
+                tx.connection.execute(text(f"SELECT count(*) FROM {part.name}"))
+                has_read.set()
+                while not tx.connection.execute(text(held)).scalar_one():
+                    pass
+                tx.messages.mark(*old[0].key, Status.QUEUED)
+        except BaseException as error:
+            failed.append(error)
+            raise
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert has_read.wait(30)
+    assert hybrid.maintain(message_window=WINDOW).messages == len(old)
+    writer.join(30)
+    assert failed == []
+    assert value(hybrid, "SELECT count(*) FROM {s}.messages") == 0
 
 
 def test_the_keys_of_many_that_are_gone_are_walked_over_by_one_statement(hybrid: Hybrid) -> None:

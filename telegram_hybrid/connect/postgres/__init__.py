@@ -30,8 +30,8 @@ from telegram_hybrid.settings import Settings
 _CONFLICTS = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
 #: What the trigger on `messages` says of a step that `status_transitions` does not have.
 ILLEGAL_STEP = "TH001"
-#: Class 54: what was asked for is too big or too deep, and will be so the next time.
-_PROGRAM_LIMIT = "54"
+#: Class 54 and configuration_limit_exceeded: too big or too deep, and so it will be the next time.
+_PROGRAM_LIMIT = ("54", "53400")
 _NO_SCHEMA = (
     psycopg.errors.UndefinedTable,
     psycopg.errors.InvalidSchemaName,

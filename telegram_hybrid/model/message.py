@@ -116,7 +116,8 @@ class Message:
 
     `channel_id` is the marked chat id (-100... for channels and supergroups), `message_id` the
     id within it. `sent_at` and `edited_at` are aware and kept in UTC. What has no field of its
-    own is in `metadata`, a JSON object.
+    own is in `metadata`, a JSON object. Read from the store, `edited_at` is that of the delivery
+    which brought this content; a later one that said the same again changes no field.
 
     The last seven fields are our own record of the message, set when it is read from the store;
     they take no part in equality, so that a message read back equals the message saved.

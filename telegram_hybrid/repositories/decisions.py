@@ -16,21 +16,26 @@ class Verdict(Enum):
 
     EDIT = "the content is newer: replace it, keep the old one as a revision"
     LATE = "the content is older and different: keep it as a revision only"
+    CONFIRMED = "the same content, said again later: a duplicate, but note the time"
     DUPLICATE = "nothing new"
 
 
-def compare(stored: Message, incoming: Message) -> Verdict:
+def compare(stored: Message, incoming: Message, said_at: datetime | None = None) -> Verdict:
     """Decide by content and time of edit; never by views, reactions or order of arrival alone.
 
-    Telegram reports a reaction as an edit, so the same content is a duplicate whatever its
-    `edited_at`. Different content with an older `edited_at` arrived late. At the same
-    `edited_at` (it has whole seconds, and is absent before the first edit) another text wins by
-    arrival, while other entities or media are the same post as another source describes it.
+    `said_at` is the latest `edited_at` with which the stored content came again (None: it did
+    not). Telegram reports a reaction as an edit, and an edit may go back to an earlier text: the
+    same content is a duplicate whatever its `edited_at`, but where that is later, the content is
+    the newest as of then. Different content of an older time arrived late. At the same time (it
+    has whole seconds, and is absent before the first edit) another text wins by arrival, while
+    other entities or media are the same post as another source describes it.
     """
+    stored_at, incoming_at = stored.edited_at or _NEVER, incoming.edited_at or _NEVER
+    if said_at is not None and said_at > stored_at:
+        stored_at = said_at
     same_text = stored.text == incoming.text and stored.caption == incoming.caption
     if same_text and stored.entities == incoming.entities and stored.media == incoming.media:
-        return Verdict.DUPLICATE
-    stored_at, incoming_at = stored.edited_at or _NEVER, incoming.edited_at or _NEVER
+        return Verdict.CONFIRMED if incoming_at > stored_at else Verdict.DUPLICATE
     if incoming_at > stored_at:
         return Verdict.EDIT
     if same_text:

@@ -99,6 +99,15 @@ FROM "{schema}".read_messages(
     CAST(:channel_id AS bigint), CAST(:message_ids AS bigint[]), CAST(:prefix AS text))
 """.replace("{columns}", ", ".join(f"(stored).{name}" for name in NAMES))
 
+# For writers: and when what is stored was last said again.
+_READ_AND_SAID = """
+SELECT {columns}, (
+    SELECT known.said_at FROM "{schema}".message_confirmations AS known
+    WHERE known.channel_id = (stored).channel_id AND known.message_id = (stored).message_id)
+FROM "{schema}".read_messages(
+    CAST(:channel_id AS bigint), CAST(:message_ids AS bigint[]), NULL)
+""".replace("{columns}", ", ".join(f"(stored).{name}" for name in NAMES))
+
 _REVISIONS = """
 SELECT text, caption, edited_at, version, recorded_at, reason
 FROM "{schema}".message_revisions
@@ -117,6 +126,15 @@ def by_ids(
     """Return the stored ones of `message_ids`, deleted ones included, in one statement."""
     found: dict[int, Message] = _read(connection, schema, channel_id, message_ids, None).value
     return found
+
+
+def with_said(
+    connection: Connection, schema: str, channel_id: int, message_ids: Sequence[int]
+) -> list[tuple[Message, datetime | None]]:
+    """Return what `by_ids` does, each with the time when its content was last said again."""
+    values = {"channel_id": channel_id, "message_ids": list(message_ids)}
+    rows = fetch(connection, _READ_AND_SAID, schema, values)
+    return [(message_of(row[:-1]), row[-1]) for row in rows if row[0] is not None]
 
 
 def guarded(

@@ -48,6 +48,15 @@ LEFT JOIN "{schema}".message_keys AS key USING (channel_id, message_id)
 ORDER BY position
 """
 
+# Beside the message: it keeps its version, and nothing is announced.
+_CONFIRM = """
+INSERT INTO "{schema}".message_confirmations AS known (channel_id, message_id, said_at)
+SELECT * FROM unnest(CAST(:channel_id AS bigint[]), CAST(:message_id AS bigint[]),
+                     CAST(:said_at AS timestamptz[]))
+ON CONFLICT (channel_id, message_id) DO UPDATE SET said_at = excluded.said_at
+WHERE known.said_at < excluded.said_at
+"""
+
 # Under the policy that refuses them.
 _UNKNOWN = """
 SELECT wanted.channel_id FROM unnest(CAST(:channel_ids AS bigint[])) AS wanted (channel_id)
@@ -78,6 +87,8 @@ WHERE NOT EXISTS (
       AND known.edited_at IS NOT DISTINCT FROM CAST(:edited_at AS timestamptz)
 )
 """
+
+_NOTHING = (None, None)
 
 
 @attrs.frozen(slots=True)
@@ -182,11 +193,12 @@ class Writer:
         keys = [message.key for message in batch]
         slots = self.slots(keys)
         known = [key for key, slot in zip(keys, slots, strict=True) if slot.sent_at is not None]
-        stored = self.stored(known)
+        stored = self._stored_and_said(known)
+        confirmed: list[Message] = []
         events: list[tuple[EventType, Message]] = []
         outcomes: list[Saved] = []
         for key, message, slot in zip(keys, batch, slots, strict=True):
-            before = stored.get(key)
+            before, said_at = stored.get(key, _NOTHING)
             if before is None and slot.sent_at is not None:
                 # Stored once and since retired: the key alone remembers it.
                 outcomes.append(Saved(key, Outcome.DUPLICATE, 0))
@@ -196,7 +208,7 @@ class Writer:
                 events.append((EventType.RECEIVED, after))
                 outcomes.append(Saved(key, Outcome.INSERTED, slot.version))
                 continue
-            verdict = compare(before, message)
+            verdict = compare(before, message, said_at)
             if verdict is Verdict.EDIT:
                 after = self._edit(before, message, slot.version)
                 events.append((EventType.EDITED, after))
@@ -204,7 +216,11 @@ class Writer:
                 continue
             if verdict is Verdict.LATE:
                 self._keep_revision(message, slot.version, RevisionReason.LATE_EDIT)
+            elif verdict is Verdict.CONFIRMED:
+                confirmed.append(message)
             outcomes.append(Saved(key, Outcome.DUPLICATE, before.version))
+        if confirmed:
+            self._confirm(confirmed)
         self._store(events)
         # Of duplicates, too: one that was stored before migrations were recorded tells it now.
         for migration in filter(None, map(told_by, batch)):
@@ -222,13 +238,22 @@ class Writer:
 
     def stored(self, keys: Iterable[MessageKey]) -> dict[MessageKey, Message]:
         """Return those of the messages that are stored, deleted ones included."""
-        by_channel: dict[int, list[int]] = {}
-        for key in keys:
-            by_channel.setdefault(key.channel_id, []).append(key.message_id)
         return {
             message.key: message
-            for channel_id, ids in by_channel.items()
+            for channel_id, ids in _by_channel(keys).items()
             for message in reading.by_ids(self._connection, self._schema, channel_id, ids).values()
+        }
+
+    def _stored_and_said(
+        self, keys: Iterable[MessageKey]
+    ) -> dict[MessageKey, tuple[Message, datetime | None]]:
+        """Return `stored`, each with the time when its content was last said again."""
+        return {
+            message.key: (message, said_at)
+            for channel_id, ids in _by_channel(keys).items()
+            for message, said_at in reading.with_said(
+                self._connection, self._schema, channel_id, ids
+            )
         }
 
     def _store(self, events: Sequence[tuple[EventType, Message]]) -> None:
@@ -255,6 +280,15 @@ class Writer:
         )
         self.execute(_EDIT, **columns(after))
         return after
+
+    def _confirm(self, messages: Sequence[Message]) -> None:
+        """Note that what is stored was said again, and when: what is older than that is late."""
+        self.execute(
+            _CONFIRM,
+            channel_id=array(message.channel_id for message in messages),
+            message_id=array(message.message_id for message in messages),
+            said_at=[message.edited_at for message in messages],
+        )
 
     def _keep_revision(self, message: Message, version: int, reason: RevisionReason) -> None:
         self.execute(
@@ -302,6 +336,13 @@ class Writer:
     def execute(self, statement: str, **values: Any) -> list[Any]:
         """Run a statement in this transaction; return its rows."""
         return fetch(self._connection, statement, self._schema, values)
+
+
+def _by_channel(keys: Iterable[MessageKey]) -> dict[int, list[int]]:
+    by_channel: dict[int, list[int]] = {}
+    for key in keys:
+        by_channel.setdefault(key.channel_id, []).append(key.message_id)
+    return by_channel
 
 
 def _distinct(messages: Sequence[Message]) -> Iterator[list[int]]:

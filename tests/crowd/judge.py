@@ -60,6 +60,7 @@ class Announced:
     type: str
     version: int
     content: Content
+    edited_at: datetime | None
 
 
 @attrs.frozen(slots=True)
@@ -140,9 +141,9 @@ def _row(story: Story, rows: Sequence[Row], sent_at: datetime | None) -> Iterato
 
 
 def _revisions(story: Story, kept: Sequence[Kept]) -> Iterator[Violation]:
-    *earlier, _ = _contents(story)
+    *earlier, newest = _contents(story)
     there = {each.content for each in kept}
-    for content in set(earlier) - there:
+    for content in set(earlier) - there - {newest}:
         yield Violation(Kind.FORGOTTEN, story.key, f"{content}")
     for content in there - set(earlier):
         yield Violation(Kind.INVENTED, story.key, f"revision {content}")
@@ -154,8 +155,7 @@ def _revisions(story: Story, kept: Sequence[Kept]) -> Iterator[Violation]:
 def _events(story: Story, rows: Sequence[Row], events: Sequence[Announced]) -> Iterator[Violation]:
     if rows and rows[0].version not in {each.version for each in events}:
         yield Violation(Kind.SILENT, story.key, f"version {rows[0].version}")
-    order = {content: at for at, content in enumerate(_contents(story))}
-    reached = [order.get(each.content, -1) for each in events]
+    reached = [story.reached(each.content, each.edited_at) for each in events]
     versions = [each.version for each in events]
     kinds = [each.type for each in events]
     edits = [at for at, kind in zip(reached, kinds, strict=True) if kind == EventType.EDITED]

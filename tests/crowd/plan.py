@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -14,6 +15,8 @@ from telegram_hybrid.model import Message, MessageKey, Source
 WRITERS = 16
 #: How many writers hear of each content, on average.
 TOLD = 3
+#: How many of the edits that can go back to an earlier content do so.
+BACK = 0.7
 #: The last shares its outbox shard with the first.
 CHANNELS = (-1001, -1002, -1003, -1004, -1017)
 _BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -32,7 +35,10 @@ class Fate(Enum):
 
 @attrs.frozen(slots=True)
 class Story:
-    """The contents of one message, oldest first: each later one is an edit. All differ."""
+    """The contents of one message, oldest first: each later one is an edit.
+
+    Each differs from the one before, and has a time of its own; some go back to an earlier one.
+    """
 
     contents: tuple[Message, ...]
     fate: Fate
@@ -40,6 +46,17 @@ class Story:
     @property
     def key(self) -> MessageKey:
         return self.contents[0].key
+
+    @property
+    def goes_back(self) -> bool:
+        """Whether an edit goes back to an earlier content."""
+        return len({_words(each) for each in self.contents}) < len(self.contents)
+
+    def reached(self, words: tuple[str, str | None], edited_at: datetime | None) -> int:
+        """Return which content this is, by its time; -1 for one that was not said then."""
+        times = [each.edited_at or each.sent_at for each in self.contents]
+        at = max(bisect_right(times, edited_at or times[0]) - 1, 0)
+        return at if _words(self.contents[at]) == words else -1
 
 
 def stories(seed: int, count: int) -> list[Story]:
@@ -75,19 +92,29 @@ def _story(rng: random.Random, number: int) -> Story:
     sent_at = _BEGIN + timedelta(minutes=rng.randrange(120 * 1_440))
     key = MessageKey(rng.choice(CHANNELS), number)
     edits = rng.choices((0, 1, 2, 4), (60, 25, 10, 5))[0]
-    contents = [
-        Message(
-            channel_id=key.channel_id,
-            message_id=key.message_id,
-            sent_at=sent_at,
-            edited_at=sent_at + edit * _EDIT_EVERY if edit else None,
-            source=Source.BOT,
-            **{rng.choice(("text", "caption")): f"{number}: Сигнал №{edit} 📈"},
+    contents: list[Message] = []
+    for edit in range(edits + 1):
+        edited_at = sent_at + edit * _EDIT_EVERY if edit else None
+        earlier = [each for each in contents if _words(each) != _words(contents[-1])]
+        if earlier and rng.random() < BACK:
+            contents.append(attrs.evolve(rng.choice(earlier), edited_at=edited_at))
+            continue
+        contents.append(
+            Message(
+                channel_id=key.channel_id,
+                message_id=key.message_id,
+                sent_at=sent_at,
+                edited_at=edited_at,
+                source=Source.BOT,
+                **{rng.choice(("text", "caption")): f"{number}: Сигнал №{edit} 📈"},
+            )
         )
-        for edit in range(edits + 1)
-    ]
     fate = rng.choices((Fate.KEPT, Fate.PUBLISHED, Fate.DELETED), (94, 3, 3))[0]
     return Story(tuple(contents), fate)
+
+
+def _words(message: Message) -> tuple[str, str | None]:
+    return message.text, message.caption
 
 
 def _as_told(content: Message, rng: random.Random) -> Message:

@@ -103,7 +103,8 @@ def stored(hybrid: Hybrid) -> Store:
 
 
 def _announced(kind: str, message: Message) -> Announced:
-    return Announced(message.key, kind, message.version, (message.text, message.caption))
+    content = message.text, message.caption
+    return Announced(message.key, kind, message.version, content, message.edited_at)
 
 
 def _main(options: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import insort
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from random import Random
 
@@ -88,14 +89,19 @@ class Witness:
         self._sample: list[MessageKey] = []
         self._newest: dict[int, list[int]] = {}
         self._kept: dict[MessageKey, Message] = {}
+        #: Of some of these: when their content was last said again.
+        self._said: dict[MessageKey, datetime | None] = {}
 
     def saw(self, message: Message) -> None:
         """Take note of one message that is sent."""
         known = self._kept.get(message.key)
         if known is not None:
             # Of two contents of one message the store keeps the newer: so do we.
-            if compare(known, message) is Verdict.EDIT:
+            verdict = compare(known, message, self._said.get(message.key))
+            if verdict is Verdict.EDIT:
                 self._kept[message.key] = message
+            elif verdict is Verdict.CONFIRMED:
+                self._said[message.key] = message.edited_at
             return
         self._into_sample(message)
         self._into_newest(message)
@@ -145,3 +151,4 @@ class Witness:
     def _forget(self, key: MessageKey) -> None:
         if key not in self._sample and key.message_id not in self._newest.get(key.channel_id, ()):
             del self._kept[key]
+            self._said.pop(key, None)

@@ -24,6 +24,7 @@ _KEPT = (
     "channel_heads",
     "channel_migrations",
     "channels",
+    "message_confirmations",
     "message_keys",
     "message_revisions",
     "message_rollups",

@@ -30,7 +30,7 @@ LAST = WEEKS * EACH
 VALUES = {"began": BEGAN, "each": EACH, "last": LAST, "channel_id": CHANNEL}
 #: Those that grow; the others have a row for each channel, status or shard.
 LARGE = re.compile(
-    r"messages(_\d.*)?|_hyper_.*|message_(keys|revisions|changes|claims|rollups)|outbox"
+    r"messages(_\d.*)?|_hyper_.*|message_(keys|confirmations|revisions|changes|claims|rollups)|outbox"
 )
 #: As if saved: a week of posts is not much where a scan of a partition is no mistake.
 FILL = """

@@ -32,6 +32,7 @@ LOST = {
     "legacy_batches": "what was brought can no longer be rolled back",
     "legacy_channels": "the same",
     "channel_heads.changed_at": "the time of the upgrade: later is the safe side",
+    "message_confirmations": "the library of before knows none",
     "message_revisions.reason": "the library of before knows none",
     "messages.status_reason": "the library of before knows none",
     "messages.deleted_from": "an undo then goes by the times that the statuses left",
@@ -140,6 +141,7 @@ def store(hybrid: Hybrid) -> Iterator[Store]:
     hybrid.channels.register(Channel(channel_id=messages[0].channel_id, title="Сигналы"))
     hybrid.messages.save_many(messages)
     hybrid.messages.save_many(_edited(messages[:2]))
+    hybrid.messages.save(attrs.evolve(messages[3], edited_at=messages[3].sent_at))
     hybrid.messages.mark(*messages[1].key, Status.QUEUED)
     hybrid.messages.delete(*messages[2].key, reason="spam")
     hybrid.channels.record_migration(-414_003, messages[0].channel_id)
@@ -193,10 +195,13 @@ def projected(rows: Rows, onto: Rows) -> Rows:
 def kept(rows: Rows) -> Rows:
     """What must come back: all but what is lost on purpose."""
     return {
-        table: [
-            {name: value for name, value in row.items() if f"{table}.{name}" not in LOST}
-            for row in found
-        ]
+        table: sorted(
+            (
+                {name: value for name, value in row.items() if f"{table}.{name}" not in LOST}
+                for row in found
+            ),
+            key=json.dumps,
+        )
         for table, found in rows.items()
         if table not in LOST
     }

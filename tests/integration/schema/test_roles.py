@@ -88,6 +88,8 @@ def test_a_writer_saves_relays_consumes_and_keeps_house(hybrid: Hybrid, login: L
     old = make_message(message_id=1, sent_at=LONG_AGO[0])
     assert writer.messages.save(old).outcome is Outcome.INSERTED
     writer.messages.save(attrs.evolve(old, text="again", edited_at=LONG_AGO[1]))
+    again = attrs.evolve(old, text="again", edited_at=LONG_AGO[2])
+    assert writer.messages.save(again).outcome is Outcome.DUPLICATE  # but its time is noted
     writer.messages.save_many(make_messages(3, first_id=2))
     writer.messages.mark(CHANNEL_ID, 2, Status.QUEUED)
     writer.messages.mark(CHANNEL_ID, 2, Status.PUBLISHED)
@@ -140,6 +142,7 @@ def test_neither_may_do_what_only_the_owner_does(
         f"ALTER TABLE {table} ADD COLUMN more text",
         f"CREATE INDEX ON {table} (text)",
         "DELETE FROM {s}.message_keys",
+        "DELETE FROM {s}.message_confirmations",
         "DELETE FROM {s}.message_revisions",
         "DELETE FROM {s}.channels",
         "UPDATE {s}.alembic_version SET version_num = '0001'",

@@ -82,6 +82,18 @@ def test_of_two_contents_of_one_message_a_witness_expects_the_newer() -> None:
         assert witness.newest() == {first.channel_id: [edited]}
 
 
+def test_a_witness_knows_that_an_edit_may_go_back() -> None:
+    # Broken on purpose: without `_said` the witness expected what lay between the two.
+    first = make_message(message_id=1, text="first")
+    year = first.sent_at.year
+    between = attrs.evolve(first, text="other", edited_at=first.sent_at.replace(year=year + 1))
+    back = attrs.evolve(first, edited_at=first.sent_at.replace(year=year + 2))
+    witness = Witness()
+    for message in (first, back, between):
+        witness.saw(message)
+    assert witness.sample() == [first]
+
+
 def test_a_read_that_differs_from_what_was_sent_is_an_error() -> None:
     # Broken on purpose: without the comparison, the demo reports figures for wrong answers.
     sent = make_message(message_id=1, text="sent")

@@ -35,6 +35,7 @@ def metadata(schema: str = DEFAULT_SCHEMA) -> MetaData:
     messages.channels(tables)
     registry.channel_migrations(tables)
     messages.message_keys(tables)
+    messages.message_confirmations(tables)
     messages.messages(tables)
     search.messages_search(tables)
     messages.message_revisions(tables)

@@ -58,6 +58,28 @@ def message_keys(tables: MetaData) -> None:
     )
 
 
+def message_confirmations(tables: MetaData) -> None:
+    """Add `message_confirmations`."""
+    # Few have a row, and it is no change of the message: neither its row nor its key is touched.
+    Table(
+        "message_confirmations",
+        tables,
+        Column("channel_id", BigInteger, nullable=False),
+        Column("message_id", BigInteger, nullable=False),
+        Column("said_at", _TIME, nullable=False),
+        PrimaryKeyConstraint("channel_id", "message_id", name="message_confirmations_pkey"),
+        ForeignKeyConstraint(
+            ["channel_id", "message_id"],
+            [
+                f"{tables.schema}.message_keys.channel_id",
+                f"{tables.schema}.message_keys.message_id",
+            ],
+            name="message_confirmations_key_fkey",
+            ondelete="CASCADE",
+        ),
+    )
+
+
 def messages(tables: MetaData) -> None:
     """Add `messages`."""
     Table(

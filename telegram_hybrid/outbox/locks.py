@@ -9,8 +9,12 @@ from sqlalchemy import Connection
 from telegram_hybrid.schema.postgres.sql import fetch
 
 
-def lock_channels(connection: Connection, schema: str, channel_ids: Iterable[int]) -> None:
+def lock_channels(
+    connection: Connection, schema: str, channel_ids: Iterable[int], *, unbounded: bool = False
+) -> None:
     """Hold the lock of each channel until this transaction ends; wait for other writers.
+
+    With `unbounded`, it may change as many compressed messages as it likes.
 
     To be taken before any event id of those channels is drawn. The ids are locked in ascending
     order in one statement, so that two writers with the same channels never deadlock; a
@@ -22,7 +26,7 @@ def lock_channels(connection: Connection, schema: str, channel_ids: Iterable[int
     if not ordered:
         return
     values = {"prefix": lock_prefix(schema), "channel_ids": ordered}
-    fetch(connection, _LOCK, schema, values)
+    fetch(connection, _LOCK_UNBOUNDED if unbounded else _LOCK, schema, values)
 
 
 def lock_prefix(schema: str) -> str:
@@ -60,3 +64,15 @@ WITH keys AS MATERIALIZED (
 )
 SELECT count(pg_advisory_xact_lock(key)), pg_current_xact_id() FROM keys
 """
+
+# TimescaleDB decompresses whatever lies near what is changed, and stops a transaction that does so
+# to 100,000 rows: two marks at both ends of a busy channel's week were too many. Where there is no
+# such setting, nothing is set; else it is gone with the transaction (P9).
+_LOCK_UNBOUNDED = _LOCK.replace(
+    " FROM keys\n",
+    """,
+       CASE WHEN current_setting('{limit}', true) IS NOT NULL
+            THEN set_config('{limit}', '0', true) END
+FROM keys
+""",
+).replace("{limit}", "timescaledb.max_tuples_decompressed_per_dml_transaction")

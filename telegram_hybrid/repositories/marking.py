@@ -88,7 +88,7 @@ class Marker:
         are `claimed`, `ClaimLost` for what does not wait any more. A claim that began beside the
         change of a status, before that was committed, outlives it: nobody could see the other.
         """
-        self._writer.lock({self._channel_id})
+        self._writer.lock({self._channel_id}, unbounded=True)
         found: dict[int, _Found] = {}
         for ids in _chunks(list(statuses)):
             found |= self._find(ids)
@@ -115,7 +115,7 @@ class Marker:
 
         Raises `TooManyDeletions`, before anything is deleted, if they are more than `at_most`.
         """
-        self._writer.lock({self._channel_id})
+        self._writer.lock({self._channel_id}, unbounded=True)
         gone: set[int] = set()
         waiting: list[tuple[_Found, Status]] = []
         for chunk in _chunks(ids):
@@ -132,7 +132,7 @@ class Marker:
 
     def restore(self, ids: Sequence[int]) -> dict[int, Message]:
         """Undo the deletion of those that are deleted, and return them as they are then."""
-        self._writer.lock({self._channel_id})
+        self._writer.lock({self._channel_id}, unbounded=True)
         after: dict[int, Message] = {}
         for chunk in _chunks(ids):
             deleted = [

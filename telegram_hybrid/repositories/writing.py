@@ -171,10 +171,10 @@ class Writer:
 
     # What every write does, also those that are written elsewhere.
 
-    def lock(self, channel_ids: set[int]) -> None:
-        """Hold the locks of these channels until the transaction ends."""
+    def lock(self, channel_ids: set[int], *, unbounded: bool = False) -> None:
+        """Hold the locks of these channels until the transaction ends; see `lock_channels`."""
         self._reserve(channel_ids)
-        lock_channels(self._connection, self._schema, channel_ids)
+        lock_channels(self._connection, self._schema, channel_ids, unbounded=unbounded)
         self.locked |= channel_ids
 
     def _reserve(self, channel_ids: set[int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from telegram_hybrid import Hybrid, InvalidInput, Message, Outcome, Status
+from telegram_hybrid.repositories.transaction import Transaction
 from telegram_hybrid.schema.postgres import timescale
 from telegram_hybrid.schema.postgres.ranges import DAY
 from telegram_hybrid.testing import make_message
@@ -92,6 +94,28 @@ def test_compressed_messages_are_read_and_written_as_others(
     assert hybrid.maintain(compress_window=WINDOW).compressed == 0, "nothing was written since"
     # What is counted by status is what is there.
     assert _statuses(hybrid) == {"received": 100, "queued": 1, "deleted": 1}
+
+
+def test_no_limit_keeps_compressed_messages_from_being_marked(
+    hybrid: Hybrid, old: list[Message]
+) -> None:
+    # As of a busy channel, where two marks are a hundred thousand rows apart: here TimescaleDB's
+    # limit is ten. Broken on purpose: without `unbounded`, "tuple decompression
+    # limit exceeded", which was said to be a server that is not there.
+    limit = "timescaledb.max_tuples_decompressed_per_dml_transaction"
+
+    def changed(change: Callable[[Transaction], object]) -> object:
+        with hybrid.transaction() as tx:
+            tx.connection.execute(text(f"SELECT set_config('{limit}', '10', true)"))
+            return change(tx)
+
+    steps = {1: Status.QUEUED, 100: Status.FAILED}
+    assert changed(lambda tx: tx.messages.mark_many(CHANNEL_ID, steps))
+    assert changed(lambda tx: tx.messages.delete_many(CHANNEL_ID, [2, 99])) == {2, 99}
+    assert changed(lambda tx: tx.messages.restore_many(CHANNEL_ID, [2, 99])) == {2, 99}
+    with hybrid.transaction() as tx:
+        left = tx.connection.execute(text(f"SELECT current_setting('{limit}', true)")).scalar_one()
+    assert left != "0", "the setting crossed a transaction"
 
 
 def test_compressed_messages_go_as_others(hybrid: Hybrid, old: list[Message]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 import psycopg
@@ -35,6 +35,7 @@ class Statement:
 
 
 Step = Commands | Statement
+S = TypeVar("S", Statement, Step)
 
 
 @contextmanager
@@ -68,9 +69,18 @@ def statements(steps: Sequence[Step]) -> list[Statement]:
     return [each for each in steps if isinstance(each, Statement)]
 
 
-def elsewhere(steps: Sequence[Statement], schema: str, other: str) -> list[Statement]:
-    """The same statements in another schema."""
-    return [attrs.evolve(each, text=each.text.replace(schema, other)) for each in steps]
+def elsewhere(steps: Sequence[S], name: str, other: str) -> list[S]:
+    """The same steps in another schema, and under another prefix of keys."""
+    return [_elsewhere(each, name, other) for each in steps]
+
+
+def _elsewhere(step: Any, name: str, other: str) -> Any:
+    if isinstance(step, Statement):
+        return attrs.evolve(step, text=step.text.replace(name, other))
+    words = [
+        [w.replace(name, other) if isinstance(w, str) else w for w in c] for c in step.commands
+    ]
+    return Commands(tuple(map(tuple, words)))
 
 
 def replay(

@@ -9,18 +9,20 @@ from typing import Any
 
 import msgspec
 import psycopg
+import redis
 from sqlalchemy import Engine, insert
 from sqlalchemy.orm import Session
 
 from benchmarks import orm
 from benchmarks.benchmark import Aim, Benchmark, Bound, Contender, Operation, Plan, Role
 from benchmarks.posts import CHANNEL, post, posts
-from benchmarks.recording import Statement, elsewhere, recording, replay, statements
+from benchmarks.recording import Commands, Step, elsewhere, recording, replay
 from benchmarks.stand import Stand
 from telegram_hybrid.hybrid import Hybrid
 from telegram_hybrid.model import Message
 
 _PSYCOPG = ("psycopg", "psycopg-binary")
+_DRIVERS = (*_PSYCOPG, "redis", "hiredis")
 _ORM = ("sqlalchemy", *_PSYCOPG, "msgspec")
 #: Messages of one transaction: the library's own, and those of the alternatives.
 _BATCH = 1_000
@@ -96,50 +98,66 @@ def _ours(size: Size) -> Opener:
     return opened
 
 
-def _by_hand(size: Size) -> Opener:
+def _by_hand(size: Size, *, cached: bool = False) -> Opener:
     """The library's own statements with their values, heard in one schema, sent to another.
 
-    Nothing but the driver: turning messages into values was done when they were heard.
+    Nothing but the driver: turning messages into values was done when they were heard. `cached`:
+    and its own commands to Redis, of which some must come before the commit and some behind it.
     """
 
     @contextmanager
     def opened(stand: Stand) -> Iterator[Operation]:
         count = size(stand)
+        heard_in, sent_to = f"bench_heard_{cached:d}", f"bench_by_hand_{cached:d}"
         with (
-            stand.hybrid("bench_heard") as heard,
-            stand.hybrid("bench_by_hand") as made,
+            stand.hybrid(heard_in, cached=cached) as heard,
+            stand.hybrid(sent_to, cached=cached) as made,
+            stand.redis() as client,
             stand.psycopg(prepared=False) as connection,
         ):
             _make_partitions(heard)
             _make_partitions(made)
             fresh = _fresh(count)
 
-            def inputs(calls: int) -> list[list[list[Statement]]]:
-                return [_transactions(heard, given) for given in fresh(calls)]
+            def inputs(calls: int) -> list[list[list[Step]]]:
+                return [
+                    [elsewhere(each, heard_in, sent_to) for each in _transactions(heard, given)]
+                    for given in fresh(calls)
+                ]
 
-            stored = partial(_count, stand, "bench_by_hand.messages")
+            stored = partial(_count, stand, f"{sent_to}.messages")
             for proving in _proving(inputs, count, stored):
-                yield Operation(call=partial(_commit, connection), inputs=proving, per=count)
+                call = partial(_commit, connection, client)
+                yield Operation(call=call, inputs=proving, per=count)
 
     return opened
 
 
-def _transactions(heard: Hybrid, given: Sequence[Message]) -> list[list[Statement]]:
+def _transactions(heard: Hybrid, given: Sequence[Message]) -> list[list[Step]]:
     """What the library says to save these, one list for each of its transactions."""
     transactions = []
     for at in range(0, len(given), _BATCH):
         with recording() as steps:
             heard.messages.save_many(given[at : at + _BATCH])
-        transactions.append(elsewhere(statements(steps), "bench_heard", "bench_by_hand"))
+        # Not what a connection says that is just opened.
+        transactions.append([each for each in steps if not _is_greeting(each)])
     return transactions
 
 
+def _is_greeting(step: Step) -> bool:
+    return isinstance(step, Commands) and not step.commands[0][0].startswith("EVAL")
+
+
 def _commit(
-    connection: psycopg.Connection[Any], transactions: Sequence[Sequence[Statement]]
+    connection: psycopg.Connection[Any],
+    client: redis.Redis,
+    transactions: Sequence[Sequence[Step]],
 ) -> None:
-    for each in transactions:
+    for steps in transactions:
+        behind = len(steps) - isinstance(steps[-1], Commands)
         with connection.transaction():
-            replay(each, None, connection)
+            replay(steps[:behind], client, connection)
+        replay(steps[behind:], client, connection)
 
 
 def _make_partitions(hybrid: Hybrid) -> None:
@@ -251,6 +269,7 @@ def _row(message: Message) -> tuple[Any, ...]:
     )
 
 
+_WITH_REDIS = "the same SQL and Redis by hand"
 _ALCHEMY = "advanced_alchemy.base.CommonTableAttributes"
 
 SAVE = Benchmark(
@@ -259,6 +278,7 @@ SAVE = Benchmark(
     contenders=(
         Contender("messages.save", Role.OURS, _ours(_one)),
         Contender("the same SQL in psycopg", Role.LIMIT, _by_hand(_one), needs=_PSYCOPG),
+        Contender(_WITH_REDIS, Role.FLOOR, _by_hand(_one, cached=True), needs=_DRIVERS),
         Contender(
             "SQLAlchemy ORM, add",
             Role.ALTERNATIVE,
@@ -275,6 +295,11 @@ SAVE = Benchmark(
     plan=Plan(rounds=40, calls=25, warmup=50),
     quick=Plan(rounds=15, calls=10, warmup=10),
     aim=Aim(limit=1.3),
+    bound=Bound(
+        _WITH_REDIS,
+        "a cache that is never wrong hears of a write before its commit and behind it: two round"
+        " trips that the SQL alone does not have",
+    ),
 )
 
 

@@ -195,7 +195,7 @@ class Writer:
         known = [key for key, slot in zip(keys, slots, strict=True) if slot.sent_at is not None]
         stored = self._stored_and_said(known)
         confirmed: list[Message] = []
-        events: list[tuple[EventType, Message]] = []
+        written: list[tuple[EventType, Message, Slot]] = []
         outcomes: list[Saved] = []
         for key, message, slot in zip(keys, batch, slots, strict=True):
             before, said_at = stored.get(key, _NOTHING)
@@ -204,14 +204,13 @@ class Writer:
                 outcomes.append(Saved(key, Outcome.DUPLICATE, 0))
                 continue
             if before is None:
-                after = arrived(message, slot.version, slot.received_at)
-                events.append((EventType.RECEIVED, after))
+                written.append((EventType.RECEIVED, message, slot))
                 outcomes.append(Saved(key, Outcome.INSERTED, slot.version))
                 continue
             verdict = compare(before, message, said_at)
             if verdict is Verdict.EDIT:
                 after = self._edit(before, message, slot.version)
-                events.append((EventType.EDITED, after))
+                written.append((EventType.EDITED, after, slot))
                 outcomes.append(Saved(key, Outcome.EDITED, after.version))
                 continue
             if verdict is Verdict.LATE:
@@ -221,7 +220,7 @@ class Writer:
             outcomes.append(Saved(key, Outcome.DUPLICATE, before.version))
         if confirmed:
             self._confirm(confirmed)
-        self._store(events)
+        self._store(written)
         # Of duplicates, too: one that was stored before migrations were recorded tells it now.
         for migration in filter(None, map(told_by, batch)):
             record_told(self._connection, self._schema, migration)
@@ -256,8 +255,9 @@ class Writer:
             )
         }
 
-    def _store(self, events: Sequence[tuple[EventType, Message]]) -> None:
-        """Announce what was written, and store those that are new by the same statements."""
+    def _store(self, written: Iterable[tuple[EventType, Message, Slot]]) -> None:
+        """Announce what was written, and store what is new of it by the same statements."""
+        events = ((kind, _standing(kind, message, slot)) for kind, message, slot in written)
         try:
             self.announce(events, as_row)
         except IntegrityError:
@@ -304,7 +304,7 @@ class Writer:
 
     def announce(
         self,
-        events: Sequence[tuple[EventType, Message]],
+        events: Iterable[tuple[EventType, Message]],
         as_row: Callable[[Message], dict[str, Any]] | None = None,
     ) -> None:
         """Write the events of changed messages, and count these as changes of this transaction.
@@ -312,15 +312,20 @@ class Writer:
         With `as_row`, those that were just received are stored, too.
         """
         heads = outbox.append(
-            self._connection, self._schema, events, as_row=as_row, traceparent=self._trace()
+            self._connection,
+            self._schema,
+            map(self._counted, events),
+            as_row=as_row,
+            traceparent=self._trace(),
         )
         self._heads = heads | self._heads
+
+    def _counted(self, event: tuple[EventType, Message]) -> tuple[EventType, Message]:
+        kind, message = event
         # The cache patches its windows with a few; of many, the keys are enough (P11).
-        few = len(self.changes) + len(events) <= PATCHABLE
-        self.changes += [
-            Change(message.key, message.version, kind, message if few else None)
-            for kind, message in events
-        ]
+        kept = message if len(self.changes) < PATCHABLE else None
+        self.changes.append(Change(message.key, message.version, kind, kept))
+        return event
 
     def changed(self, changes: Sequence[Change], before: Mapping[int, int]) -> None:
         """Count what was done to messages without an event; the cache follows at the commit.
@@ -358,3 +363,10 @@ def _distinct(messages: Sequence[Message]) -> Iterator[list[int]]:
             seen.add(key)
         yield wave
         waiting = later
+
+
+def _standing(kind: EventType, message: Message, slot: Slot) -> Message:
+    """The message as it is stored now."""
+    if kind is EventType.RECEIVED:
+        return arrived(message, slot.version, slot.received_at)
+    return message

@@ -1,6 +1,7 @@
 """What the contract of the Lua scripts is asked on: a real server or the model, and short calls."""
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import redis
@@ -80,10 +81,11 @@ def mark(store: Store, *stale: str, previous: int | None = None):
     return store.run(scripts.mark(KEYS, CHANNEL, stale, previous=previous))
 
 
-def invalidate(store: Store, version: int, least: int | None = None):
-    """Invalidate the one message, below `least`."""
+def invalidate(store: Store, version: int, least: int | None = None, seen: Sequence[str] = ()):
+    """Invalidate the one message, below `least`, and say of others that they are stored."""
     stale = [(KEY, version if least is None else least)]
-    return store.run(scripts.invalidate(KEYS, CHANNEL, version, stale, 70))
+    call = scripts.invalidate(KEYS, CHANNEL, version, stale, 70, seen=seen, seen_seconds=90)
+    return store.run(call)
 
 
 def message(message_id: int, version: int = 1, **fields: object) -> Message:

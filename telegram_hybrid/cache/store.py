@@ -188,8 +188,7 @@ class Store:
         return lasting and not done[False], _first_error(replies)
 
     def _invalidations(self, written: Sequence[ChannelWrite]) -> list[Call]:
-        lives, capacity = self._lives.tombstone, self._capacity
-        return writes.invalidations(self._keys, written, tombstone=lives, capacity=capacity)
+        return writes.invalidations(self._keys, written, self._lives, capacity=self._capacity)
 
     def _repay(self, stale: Stale) -> bool:
         """Repeat invalidations, and return whether all of them were applied."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from telegram_hybrid.model import Change, ChannelWrite
+from telegram_hybrid.cache.protocol import Lifetimes
+from telegram_hybrid.model import Change, ChannelWrite, EventType
 from telegram_hybrid.schema.redis import scripts
 from telegram_hybrid.schema.redis.keys import Keys
 from telegram_hybrid.schema.redis.scripts import Call
 from telegram_hybrid.schema.redis.values import PAGE
 
-#: A write with more changes than this does not patch its channel's window but drops it.
+#: A write with more changes than this does not patch its channel's window but drops it, and does
+#: not say of each of its messages that it is stored.
 PATCHABLE = 100
 
 
@@ -34,7 +36,7 @@ def marks(keys: Keys, writes: Iterable[ChannelWrite]) -> list[Call]:
 
 
 def invalidations(
-    keys: Keys, writes: Iterable[ChannelWrite], *, tombstone: float, capacity: int
+    keys: Keys, writes: Iterable[ChannelWrite], lives: Lifetimes, *, capacity: int
 ) -> list[Call]:
     """One call per channel. `capacity` is the most messages of a window."""
     calls = []
@@ -46,10 +48,12 @@ def invalidations(
                 write.channel_id,
                 write.version,
                 list(_stale(keys, write).items()),
-                tombstone,
+                lives.tombstone,
                 previous=write.previous if patch else None,
                 capacity=capacity,
                 patch=patch,
+                seen=_received(keys, write),
+                seen_seconds=lives.seen,
             )
         )
     return calls
@@ -67,6 +71,18 @@ def _stale(keys: Keys, write: ChannelWrite) -> dict[str, int]:
     for page in {change.key.message_id // PAGE for change in write.changes}:
         stale[keys.page(write.channel_id, page)] = write.version
     return stale
+
+
+def _received(keys: Keys, write: ChannelWrite) -> list[str]:
+    """The flags of the messages that the write stored, which pollers ask about next.
+
+    Only of who knows what was there before, and so committed it himself, just now: who repairs
+    may come after the messages were removed again.
+    """
+    if write.previous is None or len(write.changes) > PATCHABLE:
+        return []
+    stored = [each.key.message_id for each in write.changes if each.type is EventType.RECEIVED]
+    return list(keys.flags(write.channel_id, stored).values())
 
 
 def _patch(write: ChannelWrite) -> list[tuple[int, bytes]]:

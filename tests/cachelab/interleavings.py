@@ -367,7 +367,7 @@ def _short(request: Any) -> str:
 
 
 def _invalidate(redis: RedisModel, changed: Sequence[ChannelWrite]) -> None:
-    for call in writes.invalidations(KEYS, changed, tombstone=LIVES.tombstone, capacity=CAPACITY):
+    for call in writes.invalidations(KEYS, changed, LIVES, capacity=CAPACITY):
         redis.run(call)
 
 

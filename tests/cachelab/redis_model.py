@@ -121,10 +121,11 @@ class RedisModel:
         return 1
 
     def _invalidate(self, keys: tuple[str, ...], args: tuple[object, ...]) -> int:
-        window, lease, held, generation, tombstone, *stale = keys
-        topic, version, ms, previous, capacity, *rest = args
-        number = int(str(version))
-        least, patch = rest[: len(stale) // 2], rest[len(stale) // 2 :]
+        window, lease, held, generation, tombstone, *others = keys
+        topic, version, ms, previous, capacity, values, seen_ms, seen, *rest = args
+        number, count = int(str(version)), int(str(values))
+        stale, flags = others[: 2 * count], others[2 * count :]
+        least, patch = rest[:count], rest[count:]
         for key, its_lease, needed in zip(stale[::2], stale[1::2], least, strict=True):
             has = self._version(key)
             if has is None or has < int(str(needed)):
@@ -149,6 +150,9 @@ class RedisModel:
                 self.put(window, fresh, left)
         newest = max(number, self._tombstone(tombstone) or 0)
         self.put(tombstone, b"%d" % newest, int(str(ms)) / 1000)
+        for key in flags:
+            assert isinstance(seen, bytes)
+            self.put(key, seen, int(str(seen_ms)) / 1000)
         return 1
 
     def _forget(self, topic: object, key: str, lease: str) -> None:

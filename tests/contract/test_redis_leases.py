@@ -2,6 +2,7 @@
 
 import pytest
 from scripted import (
+    CHANNEL,
     GENERATION,
     HELD,
     HUGE,
@@ -247,3 +248,14 @@ def test_every_write_ends_the_generation(store: Store, how: str) -> None:
     store.put(GENERATION, b"before", 60)
     assert (mark(store) if how == "mark" else invalidate(store, 6)) == 1
     assert store.get(GENERATION) is None
+
+
+def test_an_invalidation_flags_what_is_stored_and_drops_the_rest_as_ever(store: Store) -> None:
+    # Broken on purpose: with the flags counted among the stale values they were dropped.
+    store.put(KEY, b'{"version":3}', 60)
+    flags = [KEYS.seen(CHANNEL, number) for number in (7, 8)]
+    assert invalidate(store, 4, seen=flags) == 1
+    assert store.get(KEY) is None
+    assert [store.get(flag) for flag in flags] == [values.SEEN] * 2
+    assert 89 < (store.seconds_left(flags[0]) or 0) <= 90
+    assert store.get(TOMBSTONE) == b"4"

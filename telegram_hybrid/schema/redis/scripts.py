@@ -23,6 +23,7 @@ from importlib.resources import files
 import attrs
 
 from telegram_hybrid.schema.redis.keys import Keys
+from telegram_hybrid.schema.redis.values import SEEN
 
 
 @attrs.frozen(slots=True)
@@ -111,22 +112,26 @@ def invalidate(
     previous: int | None = None,
     capacity: int = 0,
     patch: Sequence[tuple[int, bytes]] = (),
+    seen: Sequence[str] = (),
+    seen_seconds: float = 0.0,
 ) -> Call:
     """Drop what is older than the commit that brought the channel to `version`.
 
     `stale` are keys, each with the version below which its value goes. The window is brought from
     version `previous` to `version` by `patch`, [(message_id, JSON, or b"" if it is deleted)] with
     ascending ids, and cut to `capacity` messages; without `previous` it goes, if it is older.
-    The tombstone is kept for `seconds`.
+    The tombstone is kept for `seconds`, and the flags `seen` for `seen_seconds`.
     """
     window = keys.window(channel_id)
     named = [window, keys.lease(window), keys.held(window), keys.generation(channel_id)]
     named.append(keys.tombstone(channel_id))
     args: list[str | bytes | int] = [keys.filled, version, milliseconds(seconds)]
     args += ("" if previous is None else previous, capacity)
+    args += (len(stale), milliseconds(seen_seconds), SEEN)
     for key, least in stale:
         named += (key, keys.lease(key))
         args.append(least)
+    named += seen
     for message_id, text in patch:
         args += (message_id, text)
     return Call(INVALIDATE, tuple(named), tuple(args))

@@ -191,6 +191,26 @@ def test_only_stored_messages_are_remembered_as_seen(cache: MessageCache) -> Non
     assert len(database.loads) == 2
 
 
+def test_what_a_write_just_stored_is_seen_without_asking_the_database(cache: MessageCache) -> None:
+    # Broken on purpose: with every change taken for a message that was stored, an edit was flagged
+    # too; without the limit a write of 101 was.
+    kinds = {7: EventType.RECEIVED, 8: EventType.EDITED, 9: EventType.DELETED}
+    changes = tuple(change(number, 3, kind) for number, kind in kinds.items())
+    assert cache.invalidate([ChannelWrite(CHANNEL, 3, changes, previous=2)]) is True
+    assert cache.seen(CHANNEL, [7], Database().seen) == {7}
+    assert cache.seen(CHANNEL, [8, 9], Database().seen) == set()
+    many = tuple(change(number, number, EventType.RECEIVED) for number in range(100, 201))
+    cache.invalidate([ChannelWrite(CHANNEL, 200, many, previous=3)])
+    assert cache.seen(CHANNEL, [100], Database().seen) == set()
+
+
+def test_a_repair_says_of_nothing_that_it_is_stored(cache: MessageCache) -> None:
+    # Broken on purpose: flagged by whoever invalidates. Who repairs may come after the message was
+    # removed again.
+    assert cache.repair([change(7, 3, EventType.RECEIVED)]) is True
+    assert cache.seen(CHANNEL, [7], Database().seen) == set()
+
+
 def test_a_flag_that_is_not_ours_proves_nothing(cache: MessageCache, client: redis.Redis) -> None:
     # The original system kept flags under these names, and set them before the work was safe.
     client.set(KEYS.seen(CHANNEL, 1), b"1")

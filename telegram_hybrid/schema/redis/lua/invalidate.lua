@@ -1,10 +1,16 @@
 -- KEYS: window, its lease, its place aside, generation, tombstone, then each stale value and its
--- lease. ARGV: topic, version, tombstone's life in ms, version before or '', capacity of the
--- window, then for each stale value the version below which it goes, then the patch: id and JSON
--- of each changed message, ids ascending, '' for a deleted one.
--- What frees memory comes before what takes it, so that a full Redis lets it pass.
+-- lease, then the flags of messages that are seen now. ARGV: topic, version, tombstone's life in
+-- ms, version before or '', capacity of the window, how many values are stale, the flags' life in
+-- ms and what they say, then for each stale value the version below which it goes, then the patch: id and JSON of
+-- each changed message, ids ascending, '' for a deleted one.
+-- What frees memory comes before what takes it, so that a full Redis lets it pass; but for the
+-- flags, which it is to refuse: it does only as long as the script has not written anything.
 local topic, version, life, previous = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local capacity = tonumber(ARGV[5])
+local capacity, values = tonumber(ARGV[5]), tonumber(ARGV[6])
+
+for i = 6 + 2 * values, #KEYS do
+  redis.pcall('SET', KEYS[i], ARGV[8], 'PX', ARGV[7])
+end
 
 local function older(a, b)
   return #a < #b or (#a == #b and a < b)
@@ -28,12 +34,11 @@ local function forget(value, lease)
 end
 
 -- A value that is new enough, and the lease beside it, were made after the commit.
-local values = (#KEYS - 5) / 2
 for i = 1, values do
   local key = KEYS[4 + 2 * i]
   local head = redis.pcall('GETRANGE', key, 0, 40)
   local has = type(head) == 'string' and version_of(head)
-  if not has or older(has, ARGV[5 + i]) then
+  if not has or older(has, ARGV[8 + i]) then
     forget(key, KEYS[5 + 2 * i])
   end
 end
@@ -49,7 +54,7 @@ local function patched(window)
   end
   local lines = {}
   local at = #ARGV - 1
-  local first = 6 + values
+  local first = 9 + values
   local function add(id, line)
     if line ~= '' and (complete == 'true' or not older(id, lo)) then
       lines[#lines + 1] = line

@@ -18,6 +18,7 @@ _V = TypeVar("_V")
 PATH = Path(__file__).with_name("baseline.json")
 #: A ratio may grow by so much before it counts as worse.
 TOLERANCE = 0.15
+_KEPT = (Role.LIMIT, Role.ALTERNATIVE)
 
 
 @attrs.frozen
@@ -49,9 +50,9 @@ class Worse:
 
 
 def baseline(about: About, results: Sequence[Result]) -> Baseline:
-    """Take the ratios of a run, those to floors excepted."""
+    """Take the ratios of a run, except those to floors and to what was only told."""
     ratios = {
-        result.id: {r.to: round(r.value, 3) for r in result.ratios if r.role is not Role.FLOOR}
+        result.id: {r.to: round(r.value, 3) for r in result.ratios if r.role in _KEPT}
         for result in results
         if not result.failed
     }

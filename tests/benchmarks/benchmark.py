@@ -22,6 +22,8 @@ class Role(StrEnum):
     ALTERNATIVE = "alternative"
     #: Less than the same work, to show what the machine can do.
     FLOOR = "floor"
+    #: What a document says, which nobody measured here; no aim refers to it.
+    TOLD = "told"
 
 
 def _no_inputs(calls: int) -> Sequence[None]:

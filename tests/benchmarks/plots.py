@@ -19,6 +19,7 @@ _COLOURS = {
     Role.LIMIT: "#3b9c62",
     Role.ALTERNATIVE: "#9aa3ad",
     Role.FLOOR: "#cfd5db",
+    Role.TOLD: "#e8dfc8",
 }
 # Text stays text, and the same figures give the same file.
 _STYLE = {"svg.fonttype": "none", "svg.hashsalt": "benchmarks", "font.family": "sans-serif"}
@@ -49,7 +50,7 @@ def plot(result: Result, path: Path) -> None:
         axes.xaxis.set_major_formatter(
             lambda value, _: amount(value, result.unit) if value else "0"
         )
-        axes.set_title(f"{result.id}: {result.what} (median, and 95th percentile)", loc="left")
+        axes.set_title(f"{result.id}: median, and 95th percentile", loc="left")
         axes.spines[["top", "right"]].set_visible(False)
         # On white, because the page that shows it may be dark.
         figure.savefig(path, metadata={"Date": None}, bbox_inches="tight", facecolor="white")

@@ -37,7 +37,7 @@ _KINDS = "bench_plan"
 def _columns(*told: float | None) -> tuple[Contender, ...]:
     """What the plan said, from "before" to "6 of 6"; None where it said nothing."""
     names = ("the plan: before", "the plan: 4 of 6", "the plan: 6 of 6")
-    roles = (Role.FLOOR, Role.FLOOR, Role.ALTERNATIVE)
+    roles = (Role.TOLD, Role.TOLD, Role.ALTERNATIVE)
     return tuple(
         Contender(name, role, partial(_constant, value))
         for name, role, value in zip(names, roles, told, strict=True)
@@ -324,7 +324,7 @@ LOAD = _row(
         Role.ALTERNATIVE,
         _polling(lambda workers: _LEFT.of(workers.burnt), cached=False),
     ),
-    Contender("the plan: 6 of 6 (70% less)", Role.FLOOR, _LEFT.told),
+    Contender("the plan: 6 of 6 (70% less)", Role.TOLD, _LEFT.told),
     plans=_SELDOM,
 )
 

@@ -257,7 +257,7 @@ RELAY_FAR = Benchmark(
     id="relay-2ms",
     what="the same with 2 ms more on each round trip to the broker",
     contenders=_contenders(),
-    plan=Plan(rounds=7, calls=1, warmup=1),
+    plan=Plan(rounds=5, calls=1, warmup=1),
     quick=Plan(rounds=2, calls=1, warmup=1),
     aim=Aim(limit=1 / 0.6),
     around=_around("bench_relay_far", 0.002),

@@ -197,7 +197,7 @@ def _row(name: str, what: str, find: Any) -> Benchmark:
             ),
         ),
         plan=Plan(rounds=12, calls=100, warmup=100),
-        quick=Plan(rounds=4, calls=100, warmup=100),
+        quick=Plan(rounds=4, calls=50, warmup=50),
         aim=Aim(limit=1.3, most_p95=0.050),
     )
 

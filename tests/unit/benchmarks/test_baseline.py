@@ -63,7 +63,11 @@ def test_a_baseline_is_written_and_read_and_keeps_what_a_run_left_out(tmp_path: 
             id="get",
             what="x",
             unit="s",
-            ratios=[ratio("limit", Role.LIMIT, 1.23456), ratio("floor", Role.FLOOR, 7.0)],
+            ratios=[
+                ratio("limit", Role.LIMIT, 1.23456),
+                ratio("floor", Role.FLOOR, 7.0),
+                ratio("plan", Role.TOLD, 7.0),
+            ],
         ),
         Result(id="broken", what="x", unit="s", failed="no"),
     ]

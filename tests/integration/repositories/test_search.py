@@ -19,6 +19,7 @@ from telegram_hybrid.repositories.search import searching
 from telegram_hybrid.repositories.search.pages import BLOCK
 from telegram_hybrid.schema.postgres.sql import sql
 from telegram_hybrid.testing import make_message
+from telegram_hybrid.testing.factories import CHANNEL_ID
 
 pytestmark = pytest.mark.integration
 
@@ -175,6 +176,18 @@ def test_pages_hold_every_match_once_while_messages_come_and_go(hybrid: Hybrid) 
     ranks = [one.rank for one in hybrid.messages.search("signal", limit=BLOCK)]
     assert ranks == sorted(ranks, reverse=True)
     assert len(set(ranks)) > 3
+
+
+def test_the_longest_text_is_stored_and_found_by_what_it_says(hybrid: Hybrid) -> None:
+    # Broken on purpose: without a bound, "string is too long for tsvector" stored nothing.
+    chance = random.Random(1)
+    text, caption = (
+        "".join(chr(chance.randrange(0x20000, 0x2A000)) for _ in range(65_536)) for _ in range(2)
+    )
+    hybrid.messages.save(make_message(message_id=1, text=text, caption=caption))
+    for part in (text[:3], text[-2:], caption[:2]):
+        assert len(hybrid.messages.search(part)) == 1
+    assert hybrid.messages.get(CHANNEL_ID, 1).caption == caption
 
 
 def test_clocks_that_are_wrong_lose_nothing(hybrid: Hybrid) -> None:

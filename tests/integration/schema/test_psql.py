@@ -189,6 +189,35 @@ def test_what_the_library_could_not_read_is_refused(hybrid: Hybrid, field: str, 
         assert ask(hybrid, f'SELECT FROM "{{s}}".{table}') == []
 
 
+def arrays(levels: int) -> str:
+    """A JSON object of so many levels."""
+    return '{"in": ' + "[" * (levels - 1) + "]" * (levels - 1) + "}"
+
+
+def test_its_bounds_are_those_of_the_library(hybrid: Hybrid) -> None:
+    # Broken on purpose: without each of the bounds the call stored a message that raised where it
+    # was read: `latest` of its channel, every claim, and `changes` for good.
+    for field, beyond in [
+        ("sent_at", "1969-12-31 23:59:59Z"),
+        ("sent_at", "2100-01-01Z"),
+        ("edited_at", "1969-12-31 23:59:59Z"),
+        ("metadata", arrays(257)),
+        ("metadata", '{"n": 1' + "0" * 5_000 + "}"),
+        ("metadata", '{"n": [-1e400]}'),
+    ]:
+        with pytest.raises(DBAPIError, match=f"{field}: expected"):
+            upsert(hybrid, **{field: beyond})
+    deepest = {"metadata": arrays(256), "sent_at": "1970-01-01Z"}
+    assert upsert(hybrid, message_id=1, **deepest) == "inserted"
+    large = '{"%s": "' + "x" * 150_000 + '"}'
+    assert upsert(hybrid, message_id=2, metadata=large % "a") == "inserted"
+    with pytest.raises(DBAPIError, match="metadata: more than 262144 bytes"):
+        upsert(hybrid, message_id=2, text="other", metadata=large % "b")
+    assert upsert(hybrid, message_id=2, text="other") == "edited"
+    assert len(hybrid.messages.latest(CHANNEL_ID)) == len(hybrid.messages.claim("a")) == 2
+    assert len(hybrid.messages.changes()) == 3
+
+
 def test_a_channel_is_registered_and_brought_up_to_date(hybrid: Hybrid) -> None:
     ask(hybrid, """SELECT "{s}".upsert_channel(-1001, title => 'News', label => 'n')""")
     ask(hybrid, """SELECT "{s}".upsert_channel(-1001, username => 'news')""")
@@ -211,6 +240,8 @@ def test_looking(hybrid: Hybrid) -> None:
         hybrid, 'SELECT first_id, last_id, missing FROM "{s}".message_gaps(:c)', c=CHANNEL_ID
     )
     assert [tuple(row) for row in gaps] == [(4, 6, 3), (8, 8, 1)]
+    # Broken on purpose: without reprocess_pending, what waits to be claimed was not all of it.
+    hybrid.messages.request_reprocess(CHANNEL_ID, [2])
     (row,) = ask(hybrid, "SELECT * FROM \"{s}\".channel_activity(now() - interval '90 days')")
     assert (row.title, row.messages, row.unprocessed) == ("Signals", 6, 5)
 

@@ -178,6 +178,9 @@ WITH old AS MATERIALIZED (
 ), forgotten AS (
     DELETE FROM "{schema}".message_revisions AS revision USING old
     WHERE revision.channel_id = old.channel_id AND revision.message_id = old.message_id
+), unconfirmed AS (
+    DELETE FROM "{schema}".message_confirmations AS again USING old
+    WHERE again.channel_id = old.channel_id AND again.message_id = old.message_id
 ), heads AS (
     INSERT INTO "{schema}".channel_heads AS head (channel_id, version, changed_at)
     SELECT channel_id, max(version), clock_timestamp() FROM gone GROUP BY channel_id

@@ -63,7 +63,10 @@ def test_a_window_below_a_day_is_refused(hybrid: Hybrid, window: float) -> None:
 
 def test_old_ones_go_and_new_ones_stay(hybrid: Hybrid, old: list[Message]) -> None:
     # Broken on purpose: with parts chosen by where they begin, the message of 30 days less an hour
-    # ago went; without the DELETE of revisions theirs stayed.
+    # ago went; without the DELETE of revisions, or that of confirmations, theirs stayed.
+    again = attrs.evolve(edited(old[0]), edited_at=old[0].sent_at + timedelta(minutes=9))
+    assert hybrid.messages.save(again).outcome is Outcome.DUPLICATE
+    assert value(hybrid, "SELECT count(*) FROM {s}.message_confirmations") == 1
     young = [sent(29.96, message_id=10), sent(0, message_id=11)]
     hybrid.messages.save_many(young)
     before = hybrid.statistics.summary().messages
@@ -80,6 +83,7 @@ def test_old_ones_go_and_new_ones_stay(hybrid: Hybrid, old: list[Message]) -> No
     assert hybrid.messages.latest(CHANNEL_ID) == young[::-1]
     assert hybrid.messages.revisions(*old[0].key) == []
     assert value(hybrid, "SELECT count(*) FROM {s}.message_revisions") == 0
+    assert value(hybrid, "SELECT count(*) FROM {s}.message_confirmations") == 0
     assert hybrid.statistics.summary().messages == before
     assert value(hybrid, "SELECT count(*) FROM {s}.outbox") == waiting, "nothing is announced"
     left = "SELECT count(*) FROM pg_tables WHERE tablename LIKE 'messages_retired_%'"

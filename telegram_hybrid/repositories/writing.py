@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import attrs
@@ -90,6 +90,9 @@ WHERE NOT EXISTS (
 
 _NOTHING = (None, None)
 
+#: What was sent later than this ago is in no compressed chunk: `compress_window` is a day at least.
+_NEVER_COMPRESSED = timedelta(hours=12)
+
 
 @attrs.frozen(slots=True)
 class Slot:
@@ -126,6 +129,8 @@ class Writer:
         self._refuse_unknown = refuse_unknown
         self.locked: set[int] = set()
         self.changes: list[Change] = []
+        #: Whether it may change any number of compressed messages.
+        self._unbounded = False
         #: Whether events of somebody's own wait for the commit.
         self.published = False
         #: The version of each channel before this transaction changed it.
@@ -176,6 +181,7 @@ class Writer:
         self._reserve(channel_ids)
         lock_channels(self._connection, self._schema, channel_ids, unbounded=unbounded)
         self.locked |= channel_ids
+        self._unbounded |= unbounded
 
     def _reserve(self, channel_ids: set[int]) -> None:
         # PostgreSQL sees no deadlock here: one side waits, the other is only idle.
@@ -266,6 +272,9 @@ class Writer:
             raise
 
     def _edit(self, before: Message, incoming: Message, version: int) -> Message:
+        if not self._unbounded and before.sent_at < datetime.now(UTC) - _NEVER_COMPRESSED:
+            # Once a transaction, and only for what may be compressed: it has the lock already.
+            self.lock({before.channel_id}, unbounded=True)
         self._keep_revision(before, before.version, RevisionReason.EDIT)
         after = attrs.evolve(
             incoming,

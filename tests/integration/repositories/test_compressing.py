@@ -96,7 +96,7 @@ def test_compressed_messages_are_read_and_written_as_others(
     assert _statuses(hybrid) == {"received": 100, "queued": 1, "deleted": 1}
 
 
-def test_no_limit_keeps_compressed_messages_from_being_marked(
+def test_no_limit_keeps_compressed_messages_from_being_changed(
     hybrid: Hybrid, old: list[Message]
 ) -> None:
     # As of a busy channel, where two marks are a hundred thousand rows apart: here TimescaleDB's
@@ -113,6 +113,8 @@ def test_no_limit_keeps_compressed_messages_from_being_marked(
     assert changed(lambda tx: tx.messages.mark_many(CHANNEL_ID, steps))
     assert changed(lambda tx: tx.messages.delete_many(CHANNEL_ID, [2, 99])) == {2, 99}
     assert changed(lambda tx: tx.messages.restore_many(CHANNEL_ID, [2, 99])) == {2, 99}
+    assert hybrid.maintain(compress_window=WINDOW).compressed == ages(hybrid), "once more"
+    assert changed(lambda tx: tx.messages.save_many(map(edited, old[4:90])))
     with hybrid.transaction() as tx:
         left = tx.connection.execute(text(f"SELECT current_setting('{limit}', true)")).scalar_one()
     assert left != "0", "the setting crossed a transaction"

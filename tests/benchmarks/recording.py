@@ -91,7 +91,7 @@ def replay(
     for step in steps:
         if isinstance(step, Commands):
             assert client is not None
-            _send(client, step.commands)
+            send_commands(client, step)
             continue
         cursor = connection.execute(step.text, step.values)
         if cursor.description is not None:
@@ -99,11 +99,12 @@ def replay(
     return results
 
 
-def _send(client: redis.Redis, commands: Sequence[tuple[Any, ...]]) -> None:
-    if len(commands) == 1:
-        client.execute_command(*commands[0])
+def send_commands(client: redis.Redis, step: Commands) -> None:
+    """Send what shared a round trip in one."""
+    if len(step.commands) == 1:
+        client.execute_command(*step.commands[0])
         return
     pipeline = client.pipeline(transaction=False)
-    for words in commands:
+    for words in step.commands:
         pipeline.execute_command(*words)
     pipeline.execute()

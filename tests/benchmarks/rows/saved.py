@@ -8,15 +8,21 @@ from functools import partial
 from typing import Any
 
 import msgspec
-import psycopg
-import redis
-from sqlalchemy import Engine, insert
+from sqlalchemy import Engine, create_engine, insert, make_url
 from sqlalchemy.orm import Session
 
 from benchmarks import orm
 from benchmarks.benchmark import Aim, Benchmark, Bound, Contender, Operation, Plan, Role
 from benchmarks.posts import CHANNEL, post, posts
-from benchmarks.recording import Commands, Step, elsewhere, recording, replay
+from benchmarks.recording import (
+    Commands,
+    Statement,
+    Step,
+    elsewhere,
+    recording,
+    replay,
+    send_commands,
+)
 from benchmarks.stand import Stand
 from telegram_hybrid.hybrid import Hybrid
 from telegram_hybrid.model import Message
@@ -32,6 +38,9 @@ _OTHER_CHANNEL = -1002
 #: How many messages a call saves.
 Size = Callable[[Stand], int]
 Opener = Callable[[Stand], AbstractContextManager[Operation]]
+#: Sends the steps of some transactions.
+Send = Callable[[Sequence[Sequence[Step]]], None]
+Over = Callable[[Stand], AbstractContextManager[Send]]
 #: Is given a session, the models of message and event, and what to save.
 Saving = Callable[[Session, Any, Any, Sequence[Message]], None]
 
@@ -98,22 +107,21 @@ def _ours(size: Size) -> Opener:
     return opened
 
 
-def _by_hand(size: Size, *, cached: bool = False) -> Opener:
+def _by_hand(size: Size, name: str, over: Over, *, cached: bool = False) -> Opener:
     """The library's own statements with their values, heard in one schema, sent to another.
 
-    Nothing but the driver: turning messages into values was done when they were heard. `cached`:
-    and its own commands to Redis, of which some must come before the commit and some behind it.
+    Turning messages into values was done when they were heard. `cached`: and its own commands to
+    Redis, of which some must come before the commit and some behind it.
     """
 
     @contextmanager
     def opened(stand: Stand) -> Iterator[Operation]:
         count = size(stand)
-        heard_in, sent_to = f"bench_heard_{cached:d}", f"bench_by_hand_{cached:d}"
+        heard_in, sent_to = f"bench_heard_{name}", f"bench_by_{name}"
         with (
             stand.hybrid(heard_in, cached=cached) as heard,
             stand.hybrid(sent_to, cached=cached) as made,
-            stand.redis() as client,
-            stand.psycopg(prepared=False) as connection,
+            over(stand) as send,
         ):
             _make_partitions(heard)
             _make_partitions(made)
@@ -127,10 +135,53 @@ def _by_hand(size: Size, *, cached: bool = False) -> Opener:
 
             stored = partial(_count, stand, f"{sent_to}.messages")
             for proving in _proving(inputs, count, stored):
-                call = partial(_commit, connection, client)
-                yield Operation(call=call, inputs=proving, per=count)
+                yield Operation(call=send, inputs=proving, per=count)
 
     return opened
+
+
+@contextmanager
+def _drivers(stand: Stand) -> Iterator[Send]:
+    """Nothing but psycopg and redis-py."""
+    with stand.redis() as client, stand.psycopg(prepared=False) as connection:
+
+        def send(transactions: Sequence[Sequence[Step]]) -> None:
+            for steps in transactions:
+                behind = _commits_at(steps)
+                with connection.transaction():
+                    replay(steps[:behind], client, connection)
+                replay(steps[behind:], client, connection)
+
+        yield send
+
+
+@contextmanager
+def _sqlalchemy(stand: Stand) -> Iterator[Send]:
+    """SQLAlchemy's pool, transaction and errors around psycopg, and redis-py."""
+    url = make_url(stand.database_url).set(drivername="postgresql+psycopg")
+    engine = create_engine(url, connect_args={"prepare_threshold": None})
+
+    with stand.redis() as client:
+
+        def send(transactions: Sequence[Sequence[Step]]) -> None:
+            for steps in transactions:
+                behind = _commits_at(steps)
+                with engine.begin() as connection:
+                    for step in steps[:behind]:
+                        if isinstance(step, Statement):
+                            connection.exec_driver_sql(step.text, step.values).all()
+                        else:
+                            send_commands(client, step)
+                for step in steps[behind:]:
+                    send_commands(client, step)
+
+        yield send
+    engine.dispose()
+
+
+def _commits_at(steps: Sequence[Step]) -> int:
+    """Behind how many of them the commit comes: Redis is told once more after it."""
+    return len(steps) - isinstance(steps[-1], Commands)
 
 
 def _transactions(heard: Hybrid, given: Sequence[Message]) -> list[list[Step]]:
@@ -146,18 +197,6 @@ def _transactions(heard: Hybrid, given: Sequence[Message]) -> list[list[Step]]:
 
 def _is_greeting(step: Step) -> bool:
     return isinstance(step, Commands) and not step.commands[0][0].startswith("EVAL")
-
-
-def _commit(
-    connection: psycopg.Connection[Any],
-    client: redis.Redis,
-    transactions: Sequence[Sequence[Step]],
-) -> None:
-    for steps in transactions:
-        behind = len(steps) - isinstance(steps[-1], Commands)
-        with connection.transaction():
-            replay(steps[:behind], client, connection)
-        replay(steps[behind:], client, connection)
 
 
 def _make_partitions(hybrid: Hybrid) -> None:
@@ -269,7 +308,7 @@ def _row(message: Message) -> tuple[Any, ...]:
     )
 
 
-_WITH_REDIS = "the same SQL and Redis by hand"
+_OVER_SQLALCHEMY = "the same SQL and Redis over SQLAlchemy"
 _ALCHEMY = "advanced_alchemy.base.CommonTableAttributes"
 
 SAVE = Benchmark(
@@ -277,8 +316,21 @@ SAVE = Benchmark(
     what="one message with its event, committed to disk",
     contenders=(
         Contender("messages.save", Role.OURS, _ours(_one)),
-        Contender("the same SQL in psycopg", Role.LIMIT, _by_hand(_one), needs=_PSYCOPG),
-        Contender(_WITH_REDIS, Role.FLOOR, _by_hand(_one, cached=True), needs=_DRIVERS),
+        Contender(
+            "the same SQL in psycopg", Role.LIMIT, _by_hand(_one, "hand", _drivers), needs=_PSYCOPG
+        ),
+        Contender(
+            "the same SQL and Redis by hand",
+            Role.FLOOR,
+            _by_hand(_one, "drivers", _drivers, cached=True),
+            needs=_DRIVERS,
+        ),
+        Contender(
+            _OVER_SQLALCHEMY,
+            Role.FLOOR,
+            _by_hand(_one, "sqlalchemy", _sqlalchemy, cached=True),
+            needs=("sqlalchemy", *_DRIVERS),
+        ),
         Contender(
             "SQLAlchemy ORM, add",
             Role.ALTERNATIVE,
@@ -296,9 +348,10 @@ SAVE = Benchmark(
     quick=Plan(rounds=15, calls=10, warmup=10),
     aim=Aim(limit=1.3),
     bound=Bound(
-        _WITH_REDIS,
-        "a cache that is never wrong hears of a write before its commit and behind it: two round"
-        " trips that the SQL alone does not have",
+        _OVER_SQLALCHEMY,
+        "a cache that is never wrong hears of a write before its commit and behind it, two round"
+        " trips that the SQL alone does not have; and `tx.connection` is SQLAlchemy's, whose pool"
+        " and transaction cost what they cost",
     ),
 )
 
@@ -309,7 +362,12 @@ SAVE_MANY = Benchmark(
     what="messages with their events in transactions of 1,000, per message; 100,000 by each",
     contenders=(
         Contender("messages.save_many", Role.OURS, _ours(_many)),
-        Contender("the same statements in psycopg", Role.LIMIT, _by_hand(_many), needs=_PSYCOPG),
+        Contender(
+            "the same statements in psycopg",
+            Role.LIMIT,
+            _by_hand(_many, "hand", _drivers),
+            needs=_PSYCOPG,
+        ),
         Contender("COPY into a bare table", Role.FLOOR, _copied(_many), needs=_PSYCOPG),
         Contender(
             "SQLAlchemy ORM, bulk insert",

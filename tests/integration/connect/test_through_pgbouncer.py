@@ -20,7 +20,7 @@ SESSION_STATE = re.compile(
     r"LOG:  (?:execute (?!<unnamed>)"
     r"|(?:statement|execute <unnamed>): \s*(?:SET (?!LOCAL\b|TRANSACTION\b|application_name=)"
     r"|RESET|DISCARD|(?:UN)?LISTEN|PREPARE|DEALLOCATE|DECLARE|LOAD|CREATE (?:LOCAL |GLOBAL )?TEMP"
-    r"|.*\bpg_(?:try_)?advisory_(?:lock|unlock)|.*\bset_config\(|.*\bON COMMIT\b)).*",
+    r"|.*\bpg_(?:try_)?advisory_(?:lock|unlock)|.*\bset_config\((?!.*, true\))|.*\bON COMMIT\b)).*",
     re.IGNORECASE,
 )
 SUITES += ["delivery/test_consumer.py", "delivery/test_consumer_dead_letters.py"]
@@ -114,6 +114,7 @@ def test_what_would_leave_something_in_a_session_is_found_in_a_log() -> None:
         "statement: SET LOCAL search_path TO x",
         "statement: SET application_name='telegram_hybrid';",
         "execute <unnamed>: SELECT pg_advisory_xact_lock($1)",
+        "execute <unnamed>: SELECT set_config('a.b', $1, true)",
         "statement: SELECT 'SET x'",
     ):
         assert not SESSION_STATE.search(f"2026 LOG:  {statement}"), statement

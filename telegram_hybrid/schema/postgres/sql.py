@@ -72,14 +72,15 @@ def _errors_of(connection: Connection, said: str) -> Iterator[None]:
     try:
         yield
     except base as error:
-        interruption = error.__context__
-        if interruption is not None and not isinstance(interruption, Exception):
-            # psycopg tells only that the pipeline could not be ended for it.
-            connection.invalidate(interruption)
-            raise interruption from None
-        wire = connection.connection.dbapi_connection
-        lost = connection.dialect.is_disconnect(error, wire, None)
-        if lost:
+        wire: Any = connection.connection.dbapi_connection
+        if not wire.closed and wire.pgconn.pipeline_status:
+            # It could not be ended: psycopg tells only that, and not what interrupted it.
+            connection.invalidate(error)
+            interruption = error.__context__
+            if interruption is not None and not isinstance(interruption, Exception):
+                raise interruption from None
+        lost = connection.invalidated or connection.dialect.is_disconnect(error, wire, None)
+        if lost and not connection.invalidated:
             connection.invalidate(error)
         raise DBAPIError.instance(
             said, None, error, base, connection_invalidated=lost, dialect=connection.dialect

@@ -164,3 +164,21 @@ def test_a_wait_that_is_interrupted_ends_the_connection(hybrid: Hybrid, run: Run
     assert driver.closed
     with postgres.reads(hybrid.engine) as connection:
         assert fetch(connection, "SELECT 2", "public", {}) == [(2,)]
+
+
+@ways
+def test_an_error_while_an_interruption_is_handled_stays_what_it_is(
+    hybrid: Hybrid, run: Run
+) -> None:
+    # Broken on purpose: told by the error's context alone, this raised the interruption again.
+    class Stop(BaseException):
+        pass
+
+    with postgres.reads(hybrid.engine) as connection:
+        try:
+            raise Stop  # noqa: TRY301
+        except Stop:
+            with pytest.raises(ProgrammingError):
+                run(connection, "SELECT nobody_knows_this", "public", {})
+        assert not connection.invalidated
+        assert fetch(connection, "SELECT 1", "public", {}) == [(1,)]

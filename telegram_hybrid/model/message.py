@@ -207,13 +207,15 @@ class Message:
 def arrived(message: Message, version: int, received_at: datetime) -> Message:
     """Return what Telegram said of a message, with our own record of it begun anew.
 
-    It was checked when it was made; to check it again takes longer than to store it.
+    It was checked when it was made; to check it again takes longer than to store it. Only its
+    metadata may have been changed since, and may be again: that is checked, and copied.
     """
     copy: Message = object.__new__(Message)
     for name in _SAID:
         _set(copy, name, getattr(message, name))
     for name, value in _RECORD:
         _set(copy, name, value)
+    _set(copy, "metadata", checks.json_object("metadata", message.metadata))
     _set(copy, "version", version)
     _set(copy, "received_at", received_at)
     return copy

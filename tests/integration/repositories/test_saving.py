@@ -368,3 +368,19 @@ def test_a_month_whose_partition_was_dropped_is_made_again(hybrid: Hybrid) -> No
     with hybrid.transaction() as tx:
         third = make_message(message_id=3, sent_at=sent_at)
         assert tx.messages.save(third).outcome is Outcome.INSERTED
+
+
+def test_metadata_that_is_changed_after_saving_is_neither_stored_nor_cached(hybrid: Hybrid) -> None:
+    # Broken on purpose: with the caller's own dict in the copy, the patched window had the change.
+    hybrid.messages.save(make_message(message_id=1))
+    hybrid.messages.latest(CHANNEL_ID)  # now the window is cached, and will be patched
+    message = make_message(message_id=2, metadata={"a": [1]})
+    with hybrid.transaction() as tx:
+        tx.messages.save(message)
+        message.metadata["a"].append(2)
+    assert [each.metadata for each in hybrid.messages.latest(CHANNEL_ID, limit=1)] == [{"a": [1]}]
+    broken = make_message(message_id=3, metadata={"a": 1})
+    broken.metadata["a"] = float("nan")
+    with pytest.raises(InvalidInput, match="metadata"):
+        hybrid.messages.save(broken)
+    assert hybrid.messages.get(CHANNEL_ID, 3) is None

@@ -1,4 +1,4 @@
-"""Store: performs the protocol's requests with redis-py, one round trip each."""
+"""Store: performs the protocol's requests, one round trip each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import redis.exceptions
 from redis import Redis
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError
 
 from telegram_hybrid.cache import writes
 from telegram_hybrid.cache.gate import Gate
@@ -35,6 +35,7 @@ from telegram_hybrid.cache.requests import (
 )
 from telegram_hybrid.cache.stats import Tally
 from telegram_hybrid.cache.sweep import sweep
+from telegram_hybrid.connect.redis import Command, ask
 from telegram_hybrid.model import ChannelWrite
 from telegram_hybrid.schema.redis import scripts, values
 from telegram_hybrid.schema.redis.keys import Keys, Kind
@@ -167,8 +168,8 @@ class Store:
             case Generations():
                 return self._generations(request), None
             case SetResult(key, value, seconds):
-                self._redis.set(key, value, px=scripts.milliseconds(seconds))
-                return None, None
+                life = scripts.milliseconds(seconds)
+                return None, _first_error(self._ask([("SET", key, value, "PX", life)]))
             case Mark(written):
                 replies = self._run(writes.marks(self._keys, written))
                 return _first_error(replies) is None, _first_error(replies)
@@ -252,13 +253,13 @@ class Store:
         return stored, _first_error(replies)
 
     def _remember(self, entries: Sequence[FillEntry]) -> None:
-        pipeline = self._redis.pipeline(transaction=False)
         life = scripts.milliseconds(self._lives.last)
+        commands: list[Command] = []
         for entry in entries:
             name = self._keys.parse(entry.key)
             if name is not None and name.kind in (Kind.MESSAGE, Kind.WINDOW):
-                pipeline.set(self._keys.last(entry.key), entry.value, px=life)
-        pipeline.execute(raise_on_error=False)
+                commands.append(("SET", self._keys.last(entry.key), entry.value, "PX", life))
+        self._ask(commands)
 
     def last(self, key: str) -> bytes | None:
         """Return what was last known under `key`; None if nothing, or if Redis cannot be asked."""
@@ -272,48 +273,40 @@ class Store:
         return found if isinstance(found, bytes) else None
 
     def _get(self, keys: Sequence[str]) -> Any:
+        (reply,) = found = self._ask([("MGET", *keys) if len(keys) > 1 else ("GET", *keys)])
+        if isinstance(reply, Exception):
+            if not str(reply).startswith("WRONGTYPE"):
+                raise reply
+            # Not bytes of ours whatever they are: undecodable, so the lease discards it.
+            return [b""]
         if len(keys) > 1:
-            found: Any = self._redis.mget(keys)
-        else:
-            try:
-                found = [self._redis.get(keys[0])]
-            except ResponseError as error:
-                if not str(error).startswith("WRONGTYPE"):
-                    raise
-                # Not bytes of ours whatever they are: undecodable, so the lease discards it.
-                return [b""]
-        for at, value in enumerate(found):
-            if value is not None and len(value) > values.MAX_BYTES:
-                # At once: not every kind of read asks for a lease, and none should read it again.
-                self._discard(keys[at])
-                found[at] = None
+            found = reply
+        if max(map(len, filter(None, found)), default=0) > values.MAX_BYTES:
+            for at, value in enumerate(found):
+                if value is not None and len(value) > values.MAX_BYTES:
+                    # At once: not every read asks for a lease, and none should read it again.
+                    self._discard(keys[at])
+                    found[at] = None
         return found
 
     # Keys of several slots: one round trip, but not one command.
     def _each(self, names: Iterable[str]) -> list[bytes | None]:
-        pipeline = self._redis.pipeline(transaction=False)
-        for name in names:
-            pipeline.get(name)
-        replies = pipeline.execute(raise_on_error=False)
+        replies = self._ask([("GET", name) for name in names])
         return [reply if isinstance(reply, bytes) else None for reply in replies]
 
     def _generations(self, request: Generations) -> list[bytes] | None:
-        pipeline = self._redis.pipeline(transaction=False)
         life = scripts.milliseconds(self._lives.generation)
-        for name in map(self._keys.generation, request.channel_ids):
-            pipeline.set(name, request.token, nx=True, px=life)
-            pipeline.get(name)
-        replies = pipeline.execute(raise_on_error=False)[1::2]
+        names = [self._keys.generation(channel_id) for channel_id in request.channel_ids]
+        begun: list[Command] = [("SET", name, request.token, "NX", "PX", life) for name in names]
+        replies = self._ask(begun + [("GET", name) for name in names])[len(names) :]
         for channel_id, reply in zip(request.channel_ids, replies, strict=True):
             if reply is not None and not _is_generation(reply):
                 self._discard(self._keys.generation(channel_id))
         return replies if all(map(_is_generation, replies)) else None
 
     def _flag(self, request: Flag) -> list[Any]:
-        pipeline = self._redis.pipeline(transaction=False)
-        for key in request.keys:
-            pipeline.set(key, values.SEEN, px=scripts.milliseconds(request.seconds))
-        return pipeline.execute(raise_on_error=False)
+        life = scripts.milliseconds(request.seconds)
+        return self._ask([("SET", key, values.SEEN, "PX", life) for key in request.keys])
 
     def _is_awaited(self, key: str) -> bool:
         """Whether a lease is held by somebody who was told to say when it is done."""
@@ -331,17 +324,15 @@ class Store:
 
         A server that does not know a script (restarted, promoted, SCRIPT FLUSH) is sent its text.
         """
-        pipeline = self._redis.pipeline(transaction=False)
-        for call in calls:
-            pipeline.evalsha(call.script.sha, len(call.keys), *call.keys, *call.args)
-        replies = pipeline.execute(raise_on_error=False)
+        replies = self._ask([_run("EVALSHA", call.script.sha, call) for call in calls])
         unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-        if unknown:
-            for call in (calls[index] for index in unknown):
-                pipeline.eval(call.script.text, len(call.keys), *call.keys, *call.args)
-            for index, reply in zip(unknown, pipeline.execute(raise_on_error=False), strict=True):
-                replies[index] = reply
+        known = self._ask([_run("EVAL", calls[i].script.text, calls[i]) for i in unknown])
+        for index, reply in zip(unknown, known, strict=True):
+            replies[index] = reply
         return replies
+
+    def _ask(self, commands: Sequence[Command]) -> list[Any]:
+        return ask(self._redis, commands) if commands else []
 
     def _discard(self, key: str) -> None:
         self._redis.unlink(key)
@@ -376,6 +367,10 @@ class Store:
         self._problems -= {_UNREACHABLE, kind}
         if not self._problems:
             _log.info("Redis answers again")
+
+
+def _run(command: str, script: str, call: Call) -> Command:
+    return command, script, len(call.keys), *call.keys, *call.args
 
 
 def _first_error(replies: Sequence[Any]) -> Exception | None:

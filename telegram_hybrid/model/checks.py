@@ -57,7 +57,7 @@ def message_id(field: str, value: Any) -> int:
 def message_ids(field: str, values: Any) -> list[int]:
     """Accept message ids; the field of a bad one is named `field[index]`."""
     found = list(iterable(field, values))
-    if all(type(value) is int and 0 <= value < MAX_ID for value in found):
+    if not found or (set(map(type, found)) == {int} and 0 <= min(found) <= max(found) < MAX_ID):
         return found
     return [message_id(f"{field}[{index}]", value) for index, value in enumerate(found)]
 

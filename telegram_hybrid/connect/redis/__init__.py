@@ -6,6 +6,7 @@ from typing import Any
 
 import redis
 
+from telegram_hybrid.connect.redis.asking import Command, ask
 from telegram_hybrid.connect.redis.client import (
     Guide,
     MasterGuide,
@@ -31,6 +32,7 @@ __all__ = [
     "TIMEOUT",
     "Address",
     "Answer",
+    "Command",
     "Directory",
     "Misconfigured",
     "NoAnswer",
@@ -39,6 +41,7 @@ __all__ = [
     "Restarts",
     "Target",
     "View",
+    "ask",
     "ask_sentinels",
     "directory_of",
     "open_redis",

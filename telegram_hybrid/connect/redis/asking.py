@@ -1,0 +1,41 @@
+"""Asking: commands in one round trip, straight on a connection of a client's pool.
+
+What redis-py does around each command (callbacks on replies, retries, records of how long it took)
+takes longer than to read a cached message, and a pipeline does it once for each command in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import ResponseError
+
+#: A command's name and its arguments.
+Command = tuple[str | bytes | int, ...]
+
+
+def ask(client: Redis, commands: Sequence[Command]) -> list[Any]:
+    """Return the replies as Redis gave them, in order; a refusal stands in its reply's place.
+
+    Nothing is repeated. Raises redis-py's ConnectionError and TimeoutError, or OSError: then nobody
+    knows which of the commands were performed.
+    """
+    pool = client.connection_pool
+    connection: Any = pool.get_connection()
+    try:
+        connection.send_packed_command(connection.pack_commands(commands))
+        return [_reply(connection) for _ in commands]
+    except BaseException:
+        connection.disconnect()  # replies may be under way that are nobody's
+        raise
+    finally:
+        pool.release(connection)
+
+
+def _reply(connection: Any) -> Any:
+    try:
+        return connection.read_response()
+    except ResponseError as refusal:
+        return refusal

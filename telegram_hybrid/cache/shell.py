@@ -100,6 +100,8 @@ class MessageCache:
             return found.get(message_id)
         key = self.keys.message(channel_id, message_id)
         begin = partial(self._protocol.message, channel_id, message_id)
+        if allow == NOTHING:
+            return self._counted(self._driver.share(key, begin(), load))
 
         def last(data: bytes) -> Message | None:
             found = values.decode_message(data, channel_id, message_id)
@@ -107,7 +109,7 @@ class MessageCache:
                 return None
             return attrs.evolve(found.message, stale=True)
 
-        return self._counted(self._share(key, begin, load, allow, last))
+        return self._counted(self._or_last(key, begin, load, allow, last))
 
     def get_many(
         self, channel_id: int, message_ids: Iterable[int], load: Loader
@@ -131,6 +133,8 @@ class MessageCache:
             return window
         key = self.keys.window(channel_id)
         begin = partial(self._protocol.window, channel_id, limit)
+        if allow == NOTHING:
+            return self._counted(self._driver.share(key, begin(), load))
 
         def last(data: bytes) -> Window | None:
             found = values.decode_window(data, channel_id)
@@ -139,7 +143,7 @@ class MessageCache:
             messages = (attrs.evolve(message, stale=True) for message in found[0].messages)
             return attrs.evolve(found[0], messages=tuple(messages))
 
-        return self._counted(self._share(key, begin, load, allow, last))
+        return self._counted(self._or_last(key, begin, load, allow, last))
 
     def pages(
         self, channel_id: int, numbers: Iterable[int], load: Loader
@@ -174,9 +178,9 @@ class MessageCache:
         said = msgspec.json.encode([channels, parameters], order="deterministic")
         digest = sha256(said).hexdigest()[:32]
         key = self.keys.api(name, digest)
-        begin = partial(self._protocol.result, name, digest, channels)
+        reading = self._protocol.result(name, digest, channels)
         # Threads share the text: what one of them does to its result is not seen by others.
-        return msgspec.json.decode(self._counted(self._driver.share(key, begin, load)))
+        return msgspec.json.decode(self._counted(self._driver.share(key, reading, load)))
 
     def mark(self, writes: Sequence[ChannelWrite]) -> bool:
         """Serve nothing any more that a transaction changed, just before it commits.
@@ -294,7 +298,7 @@ class MessageCache:
             self._wake.close()
             self._store.close()
 
-    def _share(
+    def _or_last(
         self,
         key: str,
         begin: Callable[[], Reading[T]],
@@ -302,22 +306,19 @@ class MessageCache:
         allow: Allowed,
         decode: Callable[[bytes], T | None],
     ) -> Answer[T]:
-        """Read one value, or what was last known of it where that is allowed."""
-        driver, store = self._driver, self._store
-        read = partial(driver.share, key, begin, load)
-        if allow == NOTHING or store is None:
-            return read()
+        """Read one value, or what was last known of it."""
 
         def last() -> Answer[T] | None:
-            data = store.last(key)
+            data = self._store.last(key) if self._store is not None else None
             found = decode(data) if data is not None else None
             return Answer(found, 0, 0, stale=1) if found is not None else None
 
-        def hit() -> Answer[T] | None:
-            return driver.hit(begin())
-
         return self._last_known.read(
-            key, read, last, hit=hit if allow.while_revalidate else None, if_error=allow.if_error
+            key,
+            lambda: self._driver.share(key, begin(), load),
+            last,
+            hit=(lambda: self._driver.hit(begin(), load)) if allow.while_revalidate else None,
+            if_error=allow.if_error,
         )
 
     def _begin_in_child(self) -> None:

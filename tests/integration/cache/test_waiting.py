@@ -12,7 +12,7 @@ import redis
 from cachelab.rows import CHANNEL, KEYS, change, message
 from servers.valkey import Valkey
 
-from telegram_hybrid.cache import Load, Loaded, MessageCache
+from telegram_hybrid.cache import Lifetimes, Load, Loaded, MessageCache
 from telegram_hybrid.cache.requests import Await
 from telegram_hybrid.cache.writes import group
 from telegram_hybrid.connect.redis import open_redis
@@ -236,6 +236,25 @@ def test_an_invalidation_during_the_load_lets_the_next_generation_load_once(
     assert {each.result(SOON)[0] for each in late} == {fresh.row}
     assert {each.result(SOON)[0] for each in waiting} == {fresh.row}
     assert (rows.loads, fresh.loads) == (1, 1)
+
+
+def test_readers_of_a_value_that_one_of_them_loads_early_do_not_wait(pool, valkey, client, rows):
+    # Broken on purpose: with early loads shared as well, the second reader waited for the first.
+    client.flushall()
+    with open_redis(valkey.url, deadline=None) as own:
+        cache = MessageCache(own, KEYS, Lifetimes(early=1e12))  # so every hit is early
+        rows.free.set()
+        begin(pool, cache, rows).result(SOON)
+        rows.free.clear()
+        rows.loading.clear()
+        first = begin(pool, cache, rows)
+        assert rows.loading.wait(SOON)
+        assert begin(pool, cache, rows).result(SOON)[0] == rows.row
+        assert not first.done()
+        rows.free.set()
+        assert first.result(SOON)[0] == rows.row
+        assert rows.loads == 2
+        cache.close()
 
 
 def test_a_child_forked_during_a_load_reads_for_itself(pool, open_cache, client, rows):

@@ -27,7 +27,9 @@ from typing import Any, Literal
 import attrs
 import msgspec
 
+from telegram_hybrid.errors import InvalidInput
 from telegram_hybrid.model import Message
+from telegram_hybrid.schema.redis.decoding import decode
 
 #: Raise it when a reader of the old shape would misread the new one.
 SCHEMA = 1
@@ -51,9 +53,13 @@ class Life(msgspec.Struct, frozen=True):
 class Cached(Life, frozen=True):
     """A message as it was cached; None if what was cached is that there is none."""
 
+    message: Message | None
+
+
+class _StoredMessage(Life, frozen=True):
     schema: Literal[1]
     version: int
-    message: Message | None
+    message: msgspec.Raw
 
 
 @attrs.frozen(slots=True)
@@ -108,10 +114,9 @@ class _StoredResult(msgspec.Struct, frozen=True):
 
 
 _RESULT = msgspec.json.Decoder(_StoredResult)
-_MESSAGE = msgspec.json.Decoder(Cached)
+_MESSAGE = msgspec.json.Decoder(_StoredMessage)
 _WINDOW = msgspec.json.Decoder(_StoredWindow)
-# DecodeError covers the model's own refusals (InvalidInput is a ValueError, which msgspec wraps).
-_UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidInput)
 
 
 def encode_message(message: Message, life: Life) -> bytes | None:
@@ -130,15 +135,16 @@ def decode_message(data: bytes, channel_id: int, message_id: int) -> Cached | No
         return None
     try:
         stored = _MESSAGE.decode(data)
+        said = bytes(stored.message)
+        message = None if said == b"null" else decode(said)
     except _UNDECODABLE:
         return None
-    message = stored.message
     ours = message is None or (
         message.message_id == message_id
         and message.channel_id == channel_id
         and message.version == stored.version
     )
-    return stored if ours else None
+    return Cached(stored.until, stored.cost, message) if ours else None
 
 
 def encode_window(window: Window, life: Life) -> bytes | None:

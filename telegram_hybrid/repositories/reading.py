@@ -132,7 +132,7 @@ def with_said(
     connection: Connection, schema: str, channel_id: int, message_ids: Sequence[int]
 ) -> list[tuple[Message, datetime | None]]:
     """Return what `by_ids` does, each with the time when its content was last said again."""
-    values = {"channel_id": channel_id, "message_ids": list(message_ids)}
+    values = {"channel_id": channel_id, "message_ids": array(message_ids)}
     rows = fetch(connection, _READ_AND_SAID, schema, values)
     return [(message_of(row[:-1]), row[-1]) for row in rows if row[0] is not None]
 
@@ -154,10 +154,10 @@ def _read(
     message_ids: Sequence[int],
     prefix: str | None,
 ) -> Loaded:
-    values = {"channel_id": channel_id, "message_ids": list(message_ids), "prefix": prefix}
+    values = {"channel_id": channel_id, "message_ids": array(message_ids), "prefix": prefix}
     rows = fetch(connection, _READ, schema, values)  # at least one, of nulls if need be
-    found = (message_of(columns) for *columns, _, _ in rows if columns[0] is not None)
-    *_, as_of, quiet = rows[0]
+    as_of, quiet = rows[0][-2:]
+    found = [message_of(row[:-2]) for row in rows if row[0] is not None]
     return Loaded({message.message_id: message for message in found}, as_of, quiet)
 
 
@@ -283,7 +283,7 @@ def _page(
 def _keys(
     connection: Connection, schema: str, channel_id: int, message_ids: Sequence[int]
 ) -> list[Key]:
-    values = {"channel_id": channel_id, "message_ids": list(message_ids)}
+    values = {"channel_id": channel_id, "message_ids": array(message_ids)}
     return fetch(connection, _KEYS_BY_ID, schema, values)
 
 
@@ -299,7 +299,7 @@ def _rows(
         return {key.message_id: each for key, each in by_keys(connection, schema, far).items()}
     values = {
         "channel_id": channel_id,
-        "message_ids": [number for number, _ in keys],
+        "message_ids": array(number for number, _ in keys),
         "first": first,
         "last": last,
     }

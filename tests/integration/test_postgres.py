@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
+from typing import Any
 
 import pytest
 from sqlalchemy import event, text
@@ -10,7 +12,8 @@ from sqlalchemy.exc import DisconnectionError
 
 from telegram_hybrid import Hybrid, Outcome
 from telegram_hybrid.connect.postgres import reads
-from telegram_hybrid.errors import DatabaseUnavailable
+from telegram_hybrid.errors import DatabaseError, DatabaseUnavailable
+from telegram_hybrid.schema.postgres.sql import fetch
 from telegram_hybrid.testing import make_message
 
 pytestmark = pytest.mark.integration
@@ -68,3 +71,42 @@ def test_a_server_that_ends_every_connection_at_once_is_unavailable(hybrid: Hybr
             pass
     event.remove(hybrid.engine, "checkout", ended)
     hybrid.messages.save(make_message())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_who_takes_the_connection_of_a_read_is_in_a_transaction_again(
+    hybrid: Hybrid, fails: bool
+) -> None:
+    # Broken on purpose: without `autocommit = False` in `release` the rollback took nothing back.
+    number = text("SELECT pg_current_xact_id()")
+    with suppress(DatabaseError), reads(hybrid.engine) as connection:
+        driver = connection.connection.dbapi_connection
+        assert connection.execute(number).scalar() != connection.execute(number).scalar()
+        if fails:
+            connection.execute(text("SELECT 1 / 0"))
+    with hybrid.engine.connect() as connection:
+        assert connection.connection.dbapi_connection is driver
+        assert connection.execute(number).scalar() == connection.execute(number).scalar()
+
+
+def test_a_read_that_leaves_a_transaction_open_does_not_hand_it_on(hybrid: Hybrid) -> None:
+    # Broken on purpose: without `invalidate` in `release` the driver's error came through.
+    with reads(hybrid.engine) as connection:
+        driver = connection.connection.dbapi_connection
+        fetch(connection, "BEGIN", "public", {})
+    with reads(hybrid.engine) as connection:
+        assert connection.connection.dbapi_connection is not driver
+
+
+def test_only_what_the_server_says_counts_as_an_answer(hybrid: Hybrid) -> None:
+    # Seen to fail when a rollback with nothing to roll back, which asks nobody, counted as well:
+    # a pooler that was silent seemed to live.
+    answers: list[str] = []
+    with reads(hybrid.engine) as connection:
+        driver: Any = connection.connection.dbapi_connection
+        driver.answered = lambda: answers.append("heard")
+        driver.rollback()
+        assert answers == []
+        fetch(connection, "SELECT 1", "public", {})
+        assert answers == ["heard"]
+        driver.answered = None

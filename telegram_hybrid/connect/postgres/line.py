@@ -8,7 +8,12 @@ from time import monotonic
 
 from sqlalchemy import Connection, Engine
 
-from telegram_hybrid.connect.postgres import autocommitting, connected, translated_errors
+from telegram_hybrid.connect.postgres import (
+    autocommitting,
+    connected,
+    release,
+    translated_errors,
+)
 
 #: Seconds after which a line goes back to the pool, which then gives one of the way that serves.
 KEPT = 1.0
@@ -48,4 +53,4 @@ class Line:
         """Give the connection back; legal at any time, and again."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.close()
+            release(connection)

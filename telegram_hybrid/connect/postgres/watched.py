@@ -26,15 +26,19 @@ class WatchedConnection(psycopg.Connection[Any]):
 
     def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
         """Consume a generator of the protocol; see psycopg."""
-        return super().wait(self._watched(gen), *args, **options)
+        if self.closed:
+            return super().wait(gen, *args, **options)
+        try:
+            wanted = next(gen)
+        except StopIteration as end:  # of half of them: nothing is to be asked of the server
+            return end.value
+        return super().wait(self._watched(gen, wanted), *args, **options)
 
-    def _watched(self, gen: Any) -> Generator[Any, Any, Any]:
+    def _watched(self, gen: Any, wanted: Any) -> Generator[Any, Any, Any]:
         """Pass everything through, and look at the clock whenever nothing was ready."""
         since = monotonic()
-        ready = None
         try:
             while True:
-                wanted = gen.send(ready)
                 ready = yield wanted
                 if not ready and self.watch is not None:
                     try:
@@ -42,6 +46,7 @@ class WatchedConnection(psycopg.Connection[Any]):
                     except psycopg.Error:
                         self.pgconn.finish()
                         raise
+                wanted = gen.send(ready)
         except StopIteration as end:
             if self.answered is not None:
                 self.answered()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from itertools import chain
-from typing import Any
+from typing import Any, NoReturn
 from uuid import UUID
 
 from sqlalchemy import Connection, TextClause, text
@@ -29,11 +28,12 @@ def fetch(
     writer burns. The connection is in a transaction, or in autocommit. Raises SQLAlchemy's errors;
     its events do not hear of the statement.
     """
-    driver: Any = connection.connection.cursor()
+    wire: Any = connection.connection.dbapi_connection
     said = _for_driver(statement, schema)
-    with _errors_of(connection, said):
-        driver.execute(said, values)
-        return _rows(driver)
+    try:
+        return _rows(wire.execute(said, values))
+    except connection.dialect.loaded_dbapi.Error as error:
+        _raise_sqlalchemys(connection, wire, said, error)
 
 
 def fetch_each(
@@ -45,19 +45,19 @@ def fetch_each(
     `values` does may take as long as the statement, at no cost in time. It must not use the
     connection.
     """
-    wire: Any = connection.connection.dbapi_connection
-    said = _for_driver(statement, schema)
     following = iter(values)
     first, second = next(following, None), next(following, None)
     if first is None:
         return []
     if second is None:
         return [fetch(connection, statement, schema, first)]
-    cursors = []
-    with _errors_of(connection, said), wire.pipeline():
-        for each in chain((first, second), following):
-            cursors.append(driver := wire.cursor())
-            driver.execute(said, each)
+    wire: Any = connection.connection.dbapi_connection
+    said = _for_driver(statement, schema)
+    try:
+        with wire.pipeline():
+            cursors = [wire.execute(said, each) for each in chain((first, second), following)]
+    except connection.dialect.loaded_dbapi.Error as error:
+        _raise_sqlalchemys(connection, wire, said, error)
     return [_rows(driver) for driver in cursors]
 
 
@@ -65,26 +65,21 @@ def _rows(driver: Any) -> list[Any]:
     return driver.fetchall() if driver.rownumber is not None else []
 
 
-@contextmanager
-def _errors_of(connection: Connection, said: str) -> Iterator[None]:
-    """Raise SQLAlchemy's errors for the driver's; a lost connection leaves its pool."""
+def _raise_sqlalchemys(connection: Connection, wire: Any, said: str, error: Any) -> NoReturn:
+    """Raise SQLAlchemy's error for the driver's; a lost connection leaves its pool."""
+    if not wire.closed and wire.pgconn.pipeline_status:
+        # It could not be ended: psycopg tells only that, and not what interrupted it.
+        connection.invalidate(error)
+        interruption = error.__context__
+        if interruption is not None and not isinstance(interruption, Exception):
+            raise interruption from None
+    lost = connection.invalidated or connection.dialect.is_disconnect(error, wire, None)
+    if lost and not connection.invalidated:
+        connection.invalidate(error)
     base = connection.dialect.loaded_dbapi.Error
-    try:
-        yield
-    except base as error:
-        wire: Any = connection.connection.dbapi_connection
-        if not wire.closed and wire.pgconn.pipeline_status:
-            # It could not be ended: psycopg tells only that, and not what interrupted it.
-            connection.invalidate(error)
-            interruption = error.__context__
-            if interruption is not None and not isinstance(interruption, Exception):
-                raise interruption from None
-        lost = connection.invalidated or connection.dialect.is_disconnect(error, wire, None)
-        if lost and not connection.invalidated:
-            connection.invalidate(error)
-        raise DBAPIError.instance(
-            said, None, error, base, connection_invalidated=lost, dialect=connection.dialect
-        ) from error
+    raise DBAPIError.instance(
+        said, None, error, base, connection_invalidated=lost, dialect=connection.dialect
+    ) from error
 
 
 def array(values: Iterable[int | UUID | None]) -> str:

@@ -12,6 +12,7 @@ from telegram_hybrid.cache.window import (
     after_from_pages,
     latest_from,
     pages_after,
+    sealed,
 )
 from telegram_hybrid.schema.redis.values import Window
 
@@ -29,4 +30,5 @@ __all__ = [
     "after_from_pages",
     "latest_from",
     "pages_after",
+    "sealed",
 ]

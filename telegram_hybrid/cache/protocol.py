@@ -44,10 +44,11 @@ from telegram_hybrid.cache.requests import (
     Request,
     SetResult,
 )
+from telegram_hybrid.cache.window import after_from_cache, pages_after
 from telegram_hybrid.model import Message
 from telegram_hybrid.schema.redis import values
 from telegram_hybrid.schema.redis.keys import Keys
-from telegram_hybrid.schema.redis.values import Life, Window
+from telegram_hybrid.schema.redis.values import Life, Run, Undecodable, Window
 
 T = TypeVar("T")
 
@@ -108,14 +109,14 @@ class _Kind(Generic[T]):
     `decode(data, channel_id, number)` returns None for what is not such a value,
     `encode(loaded, number, life)` for what should not be stored. `pick(loaded, number)` finds it
     in what was loaded, `seconds(lives, loaded, number)` says how long it should live, and
-    `enough(value, limit)` whether a value, though right, answers the question.
+    `enough(value)` whether a value, though right, answers the question.
     """
 
     decode: Callable[[bytes, int, int], tuple[T, Life] | None]
     encode: Callable[[Any, int, Life], bytes | None]
     pick: Callable[[Any, int], T]
     seconds: Callable[[Lifetimes, Any, int], float]
-    enough: Callable[[T, int], bool] = lambda *_: True
+    enough: Callable[[T], bool] = lambda _: True
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -140,10 +141,40 @@ class Protocol:
         found = {number: one for number, one in answer.value.items() if one is not None}
         return Answer(found, answer.hits, answer.misses)
 
-    def window(self, channel_id: int, limit: int) -> Reading[Window]:
-        """Read the head window of a channel, with its newest `limit` messages."""
-        key = self.keys.window(channel_id)
-        return self._one(channel_id, key, 0, [], _WINDOW, limit)
+    def window(self, channel_id: int, limit: int | None) -> Reading[Window]:
+        """Read the head window of a channel, with its newest `limit` messages.
+
+        With None, as it is, and with all messages that it has.
+        """
+        return self._one(channel_id, self.keys.window(channel_id), 0, [], _window(limit))
+
+    def after(
+        self, channel_id: int, message_id: int, limit: int
+    ) -> Reading[tuple[list[Message], int] | None]:
+        """Look for what follows a message: as `after_from_cache` says, in one round trip.
+
+        A page is right by itself, as the window is: what it answers needs no window. None, too, if
+        a value cannot be decoded, or the window could be due for an early load; so it is read as
+        `window` and `pages` do.
+        """
+        numbers = pages_after(message_id, limit)
+        names = [self.keys.page(channel_id, number) for number in numbers]
+        stored = yield Get([self.keys.window(channel_id), *names])
+        if stored is None:
+            return Answer(([], message_id), 0, 1)
+        head, *others = stored
+        try:
+            window = Run(head, channel_id) if head is not None else None
+            if window is not None and self._may_be_early(window.life):
+                return Answer(None, 0, 0)
+            pages = {
+                number: Run.of_page(data, channel_id, number) if data is not None else None
+                for number, data in zip(numbers, others, strict=True)
+            }
+            found = after_from_cache(window, pages, message_id, limit)
+        except Undecodable:
+            return Answer(None, 0, 0)
+        return Answer(found, 0 if found is None else sum(each is not None for each in stored), 0)
 
     def pages(self, channel_id: int, numbers: Iterable[int]) -> Reading[dict[int, Window | None]]:
         """Read pages of a channel by number.
@@ -206,7 +237,6 @@ class Protocol:
         number: int,
         ids: Sequence[int],
         kind: _Kind[T],
-        limit: int = 0,
     ) -> Reading[T]:
         """Read one value; of many readers that miss it, one loads it and the others wait."""
         for patience in range(_PATIENCE, -1, -1):
@@ -215,7 +245,7 @@ class Protocol:
                 return Answer(kind.pick((yield Load(ids)).value, number), 0, 1)
             data: bytes | None = stored[0]
             found = kind.decode(data, channel_id, number) if data is not None else None
-            hit = found is not None and kind.enough(found[0], limit)
+            hit = found is not None and kind.enough(found[0])
             if found and hit and not self._is_early(found[1]):
                 return Answer(found[0], 1, 0)
             token = self.new_token()
@@ -307,6 +337,10 @@ class Protocol:
         gap = life.cost * self.lives.early * -log(1.0 - self.chance())
         return self.now() + gap >= life.until
 
+    def _may_be_early(self, life: Life) -> bool:
+        """Whether chance could say so: never is -log(1.0 - chance) above 37."""
+        return self.now() + life.cost * self.lives.early * 37 >= life.until
+
 
 def _decode_message(
     data: bytes, channel_id: int, number: int
@@ -323,8 +357,21 @@ def _encode_message(loaded: dict[int, Message], number: int, life: Life) -> byte
 
 
 def _decode_page(data: bytes, channel_id: int, number: int) -> tuple[Window, Life] | None:
-    found = values.decode_window(data, channel_id)
-    return found if found and found[0].lo == number * values.PAGE else None
+    try:
+        run = Run.of_page(data, channel_id, number)
+        return run.newest(), run.life
+    except Undecodable:
+        return None
+
+
+def _window(limit: int | None) -> _Kind[Window]:
+    return _Kind(
+        decode=lambda data, channel_id, _: values.decode_window(data, channel_id, limit),
+        encode=lambda loaded, _, life: values.encode_window(loaded, life),
+        pick=lambda loaded, _: loaded,
+        seconds=lambda lives, *_: lives.window,
+        enough=lambda window: limit is None or window.complete or len(window.messages) >= limit,
+    )
 
 
 _MESSAGE: _Kind[Message | None] = _Kind(
@@ -332,13 +379,6 @@ _MESSAGE: _Kind[Message | None] = _Kind(
     encode=_encode_message,
     pick=lambda loaded, number: loaded.get(number),
     seconds=lambda lives, loaded, number: lives.message if number in loaded else lives.absent,
-)
-_WINDOW: _Kind[Window] = _Kind(
-    decode=lambda data, channel_id, _: values.decode_window(data, channel_id),
-    encode=lambda loaded, _, life: values.encode_window(loaded, life),
-    pick=lambda loaded, _: loaded,
-    seconds=lambda lives, *_: lives.window,
-    enough=lambda window, limit: window.complete or len(window.messages) >= limit,
 )
 _PAGE: _Kind[Window | None] = _Kind(
     decode=_decode_page,

@@ -18,15 +18,12 @@ from telegram_hybrid.cache.audit import Audit, Auditor, Contents, Truth
 from telegram_hybrid.cache.driver import Driver, Loader
 from telegram_hybrid.cache.last import NOTHING, Allowed, LastKnown
 from telegram_hybrid.cache.protocol import Answer, Lifetimes, Protocol, Reading
-from telegram_hybrid.cache.requests import (
-    Invalidate,
-    Load,
-    Mark,
-)
+from telegram_hybrid.cache.requests import Invalidate, Load, Loaded, Mark
 from telegram_hybrid.cache.stats import CacheStats, Tally
 from telegram_hybrid.cache.store import Store
 from telegram_hybrid.cache.wake import Wake
 from telegram_hybrid.cache.watch import Watch
+from telegram_hybrid.cache.window import latest_from
 from telegram_hybrid.cache.writes import group
 from telegram_hybrid.model import Change, ChannelWrite, Message
 from telegram_hybrid.schema.redis import values
@@ -121,29 +118,44 @@ class MessageCache:
         reading = self._protocol.messages(channel_id, message_ids)
         return self._counted(self._driver.run(reading, load))
 
+    def after(
+        self, channel_id: int, message_id: int, limit: int
+    ) -> tuple[Sequence[Message], int] | None:
+        """Return what follows a message, ascending, and the id up to which that is complete.
+
+        `limit` messages at most, as far as they are cached. None if what the cache lacks is to be
+        loaded: by `window`, and then by `pages`.
+        """
+        if self._store is None:
+            return (), message_id
+        reading = self._protocol.after(channel_id, message_id, limit)
+        return self._counted(self._driver.run(reading, _load_nothing))
+
     def window(
-        self, channel_id: int, limit: int, load: Loader, allow: Allowed = NOTHING
+        self, channel_id: int, limit: int | None, load: Loader, allow: Allowed = NOTHING
     ) -> Window | None:
         """Return the head window of a channel, with its newest `limit` messages.
 
-        A loader that is not `guarded` need not load more than those.
+        With None, as it is, and with all messages that it has. A loader that is not `guarded` need
+        not load more than those `limit`.
         """
         if self._store is None:
             window: Window | None = load(Load([])).value
             return window
         key = self.keys.window(channel_id)
         begin = partial(self._protocol.window, channel_id, limit)
+        flight = f"{key}:{limit}"  # a thread that wants more would not get it with a lesser one
         if allow == NOTHING:
-            return self._counted(self._driver.share(key, begin(), load))
+            return self._counted(self._driver.share(flight, begin(), load))
 
         def last(data: bytes) -> Window | None:
-            found = values.decode_window(data, channel_id)
-            if found is None or not (found[0].complete or len(found[0].messages) >= limit):
+            found = values.decode_window(data, channel_id, limit)
+            if found is None or latest_from(found[0], limit or 0) is None:
                 return None
             messages = (attrs.evolve(message, stale=True) for message in found[0].messages)
             return attrs.evolve(found[0], messages=tuple(messages))
 
-        return self._counted(self._or_last(key, begin, load, allow, last))
+        return self._counted(self._or_last(key, begin, load, allow, last, flight))
 
     def pages(
         self, channel_id: int, numbers: Iterable[int], load: Loader
@@ -305,6 +317,7 @@ class MessageCache:
         load: Loader,
         allow: Allowed,
         decode: Callable[[bytes], T | None],
+        flight: str | None = None,
     ) -> Answer[T]:
         """Read one value, or what was last known of it."""
 
@@ -315,7 +328,7 @@ class MessageCache:
 
         return self._last_known.read(
             key,
-            lambda: self._driver.share(key, begin(), load),
+            lambda: self._driver.share(flight or key, begin(), load),
             last,
             hit=(lambda: self._driver.hit(begin(), load)) if allow.while_revalidate else None,
             if_error=allow.if_error,
@@ -333,3 +346,7 @@ class MessageCache:
         if answer.early or answer.stale:
             self._tally.add(early=answer.early, stale=answer.stale)
         return answer.value
+
+
+def _load_nothing(_: Load) -> Loaded:
+    return Loaded(None)

@@ -25,6 +25,7 @@ from telegram_hybrid.cache import (
     after_from_pages,
     latest_from,
     pages_after,
+    sealed,
 )
 from telegram_hybrid.connect.postgres import reads
 from telegram_hybrid.errors import WriteConflict
@@ -43,6 +44,7 @@ from telegram_hybrid.repositories.transaction import (
     checked_key,
     wanted,
 )
+from telegram_hybrid.schema.redis.values import PAGE
 
 _T = TypeVar("_T")
 
@@ -276,14 +278,33 @@ class Messages(MessageLife, MessagePolling, MessageSearch):
     def _cached_after(
         self, channel_id: int, message_id: int, limit: int
     ) -> tuple[list[Message], int]:
-        """What the cache knows to follow `message_id`, and the id up to which that is complete."""
-        window = self._cache.window(channel_id, 0, partial(self._head, channel_id, 0))
+        """What the cache knows to follow `message_id`, and the id up to which that is complete.
+
+        Page by page, as far as `limit` messages reach where nearly every id is one.
+        """
+        found: list[Message] = []
+        above = message_id
+        while len(found) < limit and above < message_id + limit + PAGE:
+            room = limit - len(found)
+            known = self._cache.after(channel_id, above, room)
+            more, reached = known or self._loaded_after(channel_id, above, room)
+            found += more
+            if reached in (above, EVERY_ID):
+                return found, reached
+            above = reached
+        return found, above
+
+    def _loaded_after(
+        self, channel_id: int, message_id: int, limit: int
+    ) -> tuple[list[Message], int]:
+        """The same, by reading the window and pages, and caching what of them is not."""
+        window = self._cache.window(channel_id, None, partial(self._head, channel_id, 0))
         if window is None:
             return [], message_id
         newest = after_from(window, message_id, limit)
         if newest is not None:
             return newest, EVERY_ID
-        numbers = pages_after(window, message_id, limit)
+        numbers = [each for each in pages_after(message_id, limit) if sealed(window, each)]
         pages = self._cache.pages(channel_id, numbers, partial(self._pages, channel_id))
         return after_from_pages(window, pages, message_id, limit)
 

@@ -11,17 +11,16 @@
 
 The version of a message is its row's; that of a run is its channel's, the highest that any commit
 had given to a row of the channel. `until` is when the value should be gone (Unix seconds), `cost`
-how long it took to load (seconds): what a reader needs to refresh it early. Messages stand one a
-line, newest first, so that a script can patch a window without parsing it.
-
+how long XX
 A decoder answers None to everything it cannot vouch for (garbage, another key's value, a schema
 id of the future): the caller treats that as a miss. An encoder answers None to what is too big.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import islice
 from typing import Any, Literal
 
 import attrs
@@ -97,14 +96,120 @@ class Window:
         lo = number * PAGE
         return cls(tuple(messages), False, version, lo, lo + PAGE - 1)
 
+    def after(self, message_id: int, limit: int) -> list[Message]:
+        """Return its first `limit` messages above `message_id`, ascending."""
+        newer = (one for one in reversed(self.messages) if one.message_id > message_id)
+        return list(islice(newer, limit))
 
-class _StoredWindow(Life, frozen=True):
+
+class Undecodable(ValueError):
+    """A stored value is none of ours, or contradicts itself where it was looked at."""
+
+
+class Run:
+    """A stored run of messages, opened: a message of it is decoded when it is asked for.
+
+    Decoding takes some 10 µs a message, finding it next to nothing. Nobody vouches for messages
+    that were not asked for. Raises `Undecodable`, here and in each method.
+    """
+
+    __slots__ = ("_begin", "_channel", "_data", "_end", "complete", "hi", "life", "lo", "version")
+
+    def __init__(self, data: bytes, channel_id: int) -> None:
+        begin = data.find(b"\n") + 1
+        if len(data) > MAX_BYTES or not (
+            data.endswith(_OPENING, 0, begin) and data.endswith(_CLOSING)
+        ):
+            raise Undecodable("it is not laid out as a run")
+        try:
+            head = _HEAD.decode(data[:begin] + b"]}")
+        except _UNDECODABLE as error:
+            raise Undecodable("it has no head of ours") from error
+        self._data, self._channel = data, channel_id
+        # Each line between ends with a newline.
+        self._begin, self._end = begin, len(data) - 2
+        if data.startswith(_CLOSING, begin):
+            self._end = begin
+        self.life = Life(head.until, head.cost)
+        self.version, self.complete = head.version, head.complete
+        self.lo, self.hi = head.lo, head.hi
+        if self._begin < self._end:
+            last = data.rfind(b"\n", 0, self._end - 1) + 1
+            if self._id(last) < self.lo or self._id(begin) > self.hi:
+                raise Undecodable("a message is outside of its bounds")
+
+    @classmethod
+    def of_page(cls, data: bytes, channel_id: int, number: int) -> Run:
+        """Open what is stored as page `number`."""
+        run, lo = cls(data, channel_id), number * PAGE
+        if (run.lo, run.hi) != (lo, lo + PAGE - 1):
+            raise Undecodable("it is another page")
+        return run
+
+    def newest(self, limit: int | None = None) -> Window:
+        """Decode its newest `limit` messages, or all: a window that knows of no others."""
+        at, lines = self._begin, list[bytes]()
+        while at < self._end and len(lines) != limit:
+            end = self._data.index(b"\n", at) + 1
+            lines.append(self._line(at, end))
+            at = end
+        messages = self._decoded(lines)
+        if at == self._end:
+            return Window(messages, self.complete, self.version, self.lo, self.hi)
+        lo = messages[-1].message_id if messages else self.hi + 1
+        return Window(messages, False, self.version, lo, self.hi)
+
+    def after(self, message_id: int, limit: int) -> list[Message]:
+        """Decode its first `limit` messages above `message_id`, ascending."""
+        begin, end = self._begin, self._end  # of the lines that may be its first one, or below it
+        while begin < end:
+            middle = (begin + end) // 2
+            at = self._data.rfind(b"\n", 0, middle) + 1
+            if self._id(at) > message_id:
+                begin = self._data.index(b"\n", middle) + 1
+            else:
+                end = at
+        lines = list[bytes]()
+        while self._begin < end and len(lines) < limit:
+            at = self._data.rfind(b"\n", 0, end - 1) + 1
+            lines.append(self._line(at, end))
+            end = at
+        return list(reversed(self._decoded(lines[::-1])))
+
+    def _id(self, at: int) -> int:
+        """Of the message whose line begins there."""
+        found = _MESSAGE_ID(self._data, at)
+        if found is None:
+            raise Undecodable("a line is no message")
+        return int(found[1])
+
+    def _line(self, begin: int, end: int) -> bytes:
+        """The message between two lines' beginnings; a comma follows each but the last one."""
+        return self._data[begin : end - (1 if end == self._end else 2)]
+
+    def _decoded(self, lines: Sequence[bytes]) -> tuple[Message, ...]:
+        """Decode lines that follow each other."""
+        try:
+            messages = tuple(map(decode, lines))
+        except _UNDECODABLE as error:
+            raise Undecodable("a message cannot be decoded") from error
+        ids = [message.message_id for message in messages]
+        if ids and not (
+            ids == sorted(set(ids), reverse=True)
+            and {message.channel_id for message in messages} == {self._channel}
+            and self.lo <= ids[-1]
+            and ids[0] <= self.hi
+        ):
+            raise Undecodable("its messages contradict it")
+        return messages
+
+
+class _Head(Life, frozen=True):
     schema: Literal[1]
     version: int
     lo: int
     hi: int
     complete: bool
-    messages: list[Message]
 
 
 class _StoredResult(msgspec.Struct, frozen=True):
@@ -115,8 +220,11 @@ class _StoredResult(msgspec.Struct, frozen=True):
 
 _RESULT = msgspec.json.Decoder(_StoredResult)
 _MESSAGE = msgspec.json.Decoder(_StoredMessage)
-_WINDOW = msgspec.json.Decoder(_StoredWindow)
+_HEAD = msgspec.json.Decoder(_Head)
 _UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidInput)
+#: How the first line of a run ends, and the last ones. No string of JSON contains a newline.
+_OPENING, _CLOSING = b'"messages":[\n', b"\n]}"
+_MESSAGE_ID = re.compile(rb'\{"channel_id":-?\d+,"message_id":(\d{1,19})[,}]').match
 
 
 def encode_message(message: Message, life: Life) -> bytes | None:
@@ -161,23 +269,18 @@ def encode_window(window: Window, life: Life) -> bytes | None:
     )
 
 
-def decode_window(data: bytes, channel_id: int) -> tuple[Window, Life] | None:
-    """Decode a run of that channel; None if `data` is anything else or contradicts itself."""
-    if len(data) > MAX_BYTES:
-        return None
+def decode_window(
+    data: bytes, channel_id: int, limit: int | None = None
+) -> tuple[Window, Life] | None:
+    """Decode a run of that channel, or its newest `limit` messages.
+
+    None if `data` is anything else, or contradicts itself there.
+    """
     try:
-        stored = _WINDOW.decode(data)
-    except _UNDECODABLE:
+        run = Run(data, channel_id)
+        return run.newest(limit), run.life
+    except Undecodable:
         return None
-    messages = stored.messages
-    window = Window(tuple(messages), stored.complete, stored.version, stored.lo, stored.hi)
-    ids = [message.message_id for message in messages]
-    sound = (
-        all(above > below for above, below in pairwise(ids))
-        and all(message.channel_id == channel_id for message in messages)
-        and (not ids or (ids[-1] >= window.lo and ids[0] <= window.hi))
-    )
-    return (window, Life(stored.until, stored.cost)) if sound else None
 
 
 def encode_query(result: Any) -> bytes:

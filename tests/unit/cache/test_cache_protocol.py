@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 from cachelab.rows import CHANNEL, KEYS, message
+from hypothesis import given
+from hypothesis import strategies as st
 
+from telegram_hybrid.cache import EVERY_ID
 from telegram_hybrid.cache.protocol import Answer, Lifetimes, Protocol
 from telegram_hybrid.cache.requests import (
     Await,
@@ -20,7 +23,7 @@ from telegram_hybrid.cache.requests import (
     Loaded,
 )
 from telegram_hybrid.schema.redis import values
-from telegram_hybrid.schema.redis.values import Life, Window
+from telegram_hybrid.schema.redis.values import PAGE, Life, Window
 
 NOW = 1_793_000_000.0
 KEY = KEYS.message(CHANNEL, 7)
@@ -265,7 +268,7 @@ def test_a_window_is_filled_as_of_the_channels_version() -> None:
 
 
 def test_pages_are_hit_each_and_loaded_together() -> None:
-    pages = {n: Window.page(n, [message(256 * n + 3)], 5) for n in (0, 1, 2)}
+    pages = {n: Window.page(n, [message(PAGE * n + 3)], 5) for n in (0, 1, 2)}
     data = {n: values.encode_window(page, Life(NOW + 3600, 0.0)) for n, page in pages.items()}
     requests, answer = drive(
         protocol().pages(CHANNEL, [0, 1, 2]),
@@ -279,6 +282,90 @@ def test_pages_are_hit_each_and_loaded_together() -> None:
     assert requests[2] == Load([1, 2], guarded=True)
     assert [e.value for e in requests[3].entries] == [data[1], data[2]]
     assert answer == Answer(pages, hits=1, misses=2)
+
+
+def page_of(number: int, *ids: int) -> bytes:
+    page = Window.page(number, [message(each) for each in ids], 5)
+    return values.encode_window(page, Life(NOW + 3600, 0.0))
+
+
+def stored_window(*ids: int, until: float = NOW + 3600, cost: float = 0.1) -> bytes:
+    return values.encode_window(window_of(*ids), Life(until, cost))
+
+
+#: Behind 6, two, on page 0: below a window that has 3 * PAGE + 9 and 3 * PAGE + 7.
+BEHIND = (CHANNEL, 6, 2)
+HEAD = 3 * PAGE + 9, 3 * PAGE + 7
+
+
+def test_what_follows_a_message_is_one_question_to_window_and_pages() -> None:
+    reading = protocol().after(CHANNEL, PAGE - 3, 4)
+    requests, answer = drive(
+        reading, [stored_window(*HEAD), page_of(0, PAGE - 1, 5), page_of(1, PAGE + 2, PAGE + 1)]
+    )
+    assert requests == [Get([KEYS.window(CHANNEL), KEYS.page(CHANNEL, 0), KEYS.page(CHANNEL, 1)])]
+    found = [message(PAGE - 1), message(PAGE + 1), message(PAGE + 2)]
+    assert answer == Answer((found, 2 * PAGE - 1), hits=3, misses=0)
+
+
+def test_what_follows_is_answered_by_the_window_or_by_the_page_alone() -> None:
+    head = drive(protocol().after(CHANNEL, HEAD[1], 2), [stored_window(*HEAD), None])
+    assert head == (head[0], Answer(([message(HEAD[0])], EVERY_ID), hits=1, misses=0))
+    page = drive(protocol().after(*BEHIND), [None, page_of(0, 9, 8, 7, 6)])
+    assert page == (page[0], Answer(([message(7), message(8)], 8), hits=1, misses=0))
+
+
+@pytest.mark.parametrize(
+    "replies",
+    [
+        [None, None],
+        [stored_window(*HEAD), None],
+        [None, page_of(0, 7)],
+        [b"garbage", page_of(0, 9, 8, 7)],
+        [stored_window(*HEAD), b"garbage"],
+        [stored_window(*HEAD), page_of(1, PAGE + 7)],
+        [stored_window(*HEAD), page_of(0, 9, 8, 7).replace(b'"message_id":8', b'"message_id":-8')],
+        [stored_window(*HEAD, until=NOW + 3), page_of(0, 9, 8, 7)],
+    ],
+    ids=[
+        "nothing cached",
+        "the page missing",
+        "the window missing, and wanted",
+        "the window garbage",
+        "the page garbage",
+        "another page",
+        "a wanted message that cannot be decoded",
+        "the window may be due",
+    ],
+)
+def test_what_follows_is_else_read_by_itself(replies: list[bytes | None]) -> None:
+    # Broken on purpose and seen to fail: the window's life ignored, or held to be over too late.
+    requests, answer = drive(protocol().after(*BEHIND), replies)
+    assert kinds(requests) == [Get]
+    assert answer == Answer(None, hits=0, misses=0), "counted where it is read"
+
+
+def test_a_redis_that_failed_is_not_asked_again_for_what_follows() -> None:
+    requests, answer = drive(protocol().after(*BEHIND), None)
+    assert kinds(requests) == [Get]
+    assert answer == Answer(([], 6), hits=0, misses=1)
+
+
+@given(chance=st.floats(0, 1, exclude_max=True), left=st.floats(0, 40), early=st.floats(0, 3))
+def test_no_early_load_is_overlooked(chance: float, left: float, early: float) -> None:
+    life = Life(NOW + left, 1.0)
+    reader = protocol(chance=chance, early=early)
+    if reader._is_early(life):
+        assert reader._may_be_early(life)
+
+
+def test_a_part_of_a_window_is_a_hit_and_the_rest_is_not_decoded() -> None:
+    data = stored_window(9, 7, 5).replace(b'"message_id":5', b'"message_id":5,"text":7')
+    _, answer = drive(protocol().window(CHANNEL, 2), [data])
+    assert answer == Answer(Window((message(9), message(7)), False, 5, 7, 9), hits=1, misses=0)
+    for limit in (3, None):
+        requests, _ = drive(protocol().window(CHANNEL, limit), [data], GRANTED)
+        assert requests[1].entries[0].undecodable
 
 
 def test_seen_flags_are_set_after_the_database_said_so_and_only_for_what_it_said() -> None:

@@ -18,7 +18,9 @@ from random import Random
 from time import perf_counter, sleep
 from typing import Any
 
-from benchmarks.benchmark import Aim, Benchmark, Contender, Operation, Plan, Role
+import msgspec
+
+from benchmarks.benchmark import Aim, Benchmark, Bound, Contender, Operation, Plan, Role
 from benchmarks.posts import CHANNEL, posts
 from benchmarks.rows import latency
 from benchmarks.rows.reports import Report
@@ -58,7 +60,8 @@ def _on_stored(
     @contextmanager
     def opened(stand: Stand) -> Iterator[Operation]:
         with stand.hybrid(_KINDS) as hybrid:
-            hybrid.messages.save_many(posts(_STORED))
+            for first in range(1, _STORED, _PAGE):  # as they come, and not as an import
+                hybrid.messages.save_many(posts(_PAGE, first=first))
             call = work(hybrid)
             yield Operation(call=call, inputs=inputs or _ids(), per=per)
 
@@ -78,6 +81,25 @@ def _polled(hybrid: Hybrid) -> Callable[[int], None]:
             raise RuntimeError(f"behind {given} are fewer than {_PAGE}")
 
     return call
+
+
+class _Packed(msgspec.Struct):
+    messages: list[Message]
+
+
+@contextmanager
+def _packed(stand: Stand) -> Iterator[Operation]:
+    """Some hundred messages, from a value with nothing else in it: nothing is to be found there."""
+    decode, key = msgspec.json.Decoder(_Packed).decode, f"{_KINDS}_packed"
+    with stand.redis() as client:
+        for first in range(1, _STORED, _PAGE):
+            text = b",".join(each.to_json() for each in posts(_PAGE, first=first))
+            client.set(f"{key}:{first // _PAGE}", b'{"messages":[%b]}' % text)
+
+        def call(given: int) -> list[Message]:
+            return decode(client.get(f"{key}:{given // _PAGE}")).messages
+
+        yield Operation(call=call, inputs=_ids())
 
 
 def _known(hybrid: Hybrid) -> Callable[[int], None]:
@@ -265,15 +287,18 @@ def _row(
     )
 
 
+_GET_PACKED = "GET of one packed value + msgspec"
 POLL = _row(
     "poll",
     f"a look for the next {_PAGE} messages of a channel",
     Contender("messages.after", Role.OURS, _on_stored(_polled)),
+    Contender(_GET_PACKED, Role.FLOOR, _packed, needs=("redis", "hiredis", "msgspec")),
     *_columns(0.050, 0.015, 0.010),
+    bound=Bound(_GET_PACKED, f"so long the {_PAGE} messages take to decode"),
 )
 DEDUP = _row(
     "dedup",
-    "whether a message is known",
+    f"whether a message is known, of {_STORED:,} that came {_PAGE} at a time",
     Contender("messages.seen", Role.OURS, _on_stored(_known)),
     *_columns(0.020, 0.003, 0.002),
 )

@@ -371,12 +371,12 @@ class Hybrid:
 
     def _after_commit(self, writes: list[ChannelWrite]) -> None:
         # Both may fail without harm: the relay applies every invalidation again before it
-        # publishes, and polls when nobody wakes it.
-        self.cache.invalidate(writes)
+        # publishes, and polls when nobody wakes it. While that looks what there is, we invalidate.
         if self._redis is not None:
             self.cache.wake()
         else:
             self._notify()
+        self.cache.invalidate(writes)
 
 
 def _days_ago(name: str, seconds: float | None) -> datetime | None:

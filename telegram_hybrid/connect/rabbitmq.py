@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 from collections.abc import Iterator
@@ -97,6 +98,7 @@ class _Wire:
     connect_timeout: float
     give_up = float("inf")
     _held: bytearray | None = None
+    _news: select.poll | None = None
 
     def connect(self) -> None:
         self.give_up = monotonic() + self.connect_timeout
@@ -115,6 +117,16 @@ class _Wire:
         finally:
             self._held = None
         self.write(held)
+
+    def has_news(self) -> bool:
+        """Whether anything has arrived that was not taken in, or the connection has ended.
+
+        To find that out by reading, which then times out, costs as much as to read a frame.
+        """
+        if self._news is None:
+            self._news = select.poll()
+            self._news.register(self.sock, select.POLLIN)
+        return bool(self._read_buffer or self._news.poll(0))  # type: ignore[attr-defined]
 
     def write(self, data: Any) -> None:
         """Write, or hold; py-amqp reuses the memory that `data` shows."""
@@ -145,7 +157,9 @@ class _Plain(_Wire, amqp.transport.TCPTransport):  # type: ignore[misc]
 
 
 class _Encrypted(_Wire, amqp.transport.SSLTransport):  # type: ignore[misc]
-    pass
+    def has_news(self) -> bool:
+        """Also what is decrypted already."""
+        return self.sock.pending() > 0 or super().has_news()  # type: ignore[attr-defined]
 
 
 class Connection(pyamqp.Connection):  # type: ignore[misc]

@@ -126,10 +126,10 @@ class AmqpPublisher:
     def receipts(self) -> list[Receipt]:
         """Read all that has arrived."""
         with translated_errors(self._connection):
-            while True:
+            while self._connection.connection.transport.has_news():
                 try:
                     self._connection.drain_events(timeout=0)
-                except TimeoutError:
+                except TimeoutError:  # of a frame, not all is here
                     break
             now = monotonic()
             if now - self._beat_at >= _BEAT:

@@ -93,3 +93,26 @@ def test_an_exception_drops_what_was_held(ends: tuple[Any, Counting, socket.sock
         raise LookupError
     transport.write(b"two")
     assert counting.writes == [b"two"]
+
+
+def test_there_is_news_as_long_as_a_frame_is_not_taken_in(
+    ends: tuple[Any, Counting, socket.socket],
+) -> None:
+    """Broken on purpose: with the socket asked alone, the second frame, which was read ahead,
+    was no news."""
+    transport, counting, far = ends
+    assert not transport.has_news()
+    far.sendall(frame(b"one") + frame(b"two"))
+    taken = []
+    while transport.has_news():
+        taken.append(bytes(transport.read_frame()[2]))
+    assert taken == [b"one", b"two"]
+    assert counting.reads == 1
+
+
+def test_the_end_of_the_connection_is_news(ends: tuple[Any, Counting, socket.socket]) -> None:
+    transport, _, far = ends
+    far.close()
+    assert transport.has_news()
+    with pytest.raises(OSError, match="closed"):
+        transport.read_frame()

@@ -30,7 +30,7 @@ INSERT INTO "{}".outbox (shard, event_id, type, channel_id, payload) VALUES (%s,
 """
 _LOOK = 'SELECT id, event_id, channel_id, payload::text FROM "{}".outbox ORDER BY id LIMIT 500'
 _DELETE = 'DELETE FROM "{}".outbox WHERE id = ANY(%s)'
-_RECEIVE = """
+RECEIVE = """
 INSERT INTO "{}".inbox (queue, event_id, channel_id)
 SELECT %s, unnest(%s::uuid[]), unnest(%s::bigint[]) ON CONFLICT DO NOTHING
 """
@@ -113,7 +113,7 @@ def relay(settings: Settings, ready: Any) -> None:
 
 def consume(settings: Settings, queue: str, told: Any, ready: Any) -> None:
     """Take what is there, note it in the inbox, handle it, commit, acknowledge; for ever."""
-    receive = _RECEIVE.format(settings.database_schema)
+    receive = RECEIVE.format(settings.database_schema)
     report = Report(told)
     database = psycopg.connect(settings.database_url)
     connection = connected(settings.broker_url or "")
@@ -122,7 +122,7 @@ def consume(settings: Settings, queue: str, told: Any, ready: Any) -> None:
     channel.basic_qos(0, 50, False)
     channel.basic_consume(queue, callback=arrived.append)
     ready.release()
-    for messages in _some(connection, arrived):
+    for messages in some(connection, arrived):
         ids = [each.properties["message_id"] for each in messages]
         database.execute(receive, [queue, ids, [0] * len(ids)])
         for each in messages:
@@ -131,7 +131,7 @@ def consume(settings: Settings, queue: str, told: Any, ready: Any) -> None:
         channel.basic_ack(messages[-1].delivery_tag, multiple=True)
 
 
-def _some(connection: amqp.Connection, arrived: list[Any]) -> Iterator[list[Any]]:
+def some(connection: amqp.Connection, arrived: list[Any]) -> Iterator[list[Any]]:
     """What arrived, again and again; up to 20 at once."""
     while True:
         connection.drain_events()

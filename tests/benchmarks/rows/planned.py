@@ -22,7 +22,7 @@ import msgspec
 
 from benchmarks.benchmark import Aim, Benchmark, Bound, Contender, Operation, Plan, Role
 from benchmarks.posts import CHANNEL, posts
-from benchmarks.rows import latency
+from benchmarks.rows import by_hand_marking, latency
 from benchmarks.rows.reports import Report
 from benchmarks.stand import Stand
 from telegram_hybrid.hybrid import Hybrid, connect
@@ -34,6 +34,7 @@ _MESSAGES = (1_000, 300, 20)
 #: A turn of the polling workload: channels, workers, and new messages of each channel.
 _CHANNELS, _WORKERS, _NEW = 20, 4, 12
 _KINDS = "bench_plan"
+_BY_HAND = "the least of it by hand"
 
 
 def _columns(*told: float | None) -> tuple[Contender, ...]:
@@ -123,12 +124,14 @@ def _updated(hybrid: Hybrid) -> Callable[[Any], object]:
 
 
 @contextmanager
-def _through(stand: Stand) -> Iterator[Operation]:
+def _through(
+    stand: Stand, *, name: str, relay: Callable[..., Any], publish: Callable[..., Any]
+) -> Iterator[Operation]:
     """From saving, over relay and broker, to the handler that marks each message as published."""
     messages = stand.sized(_MESSAGES)
     context = get_context("spawn")
     heard, told = context.Pipe(duplex=False)
-    with latency.ticking(stand, "bench_plan_through") as place, connect(place.settings) as hybrid:
+    with latency.ticking(stand, name) as place, connect(place.settings) as hybrid:
         hybrid.messages.save_many(posts(150, first=10**6))  # the partitions are there
         firsts = count(1, messages)
 
@@ -144,11 +147,15 @@ def _through(stand: Stand) -> Iterator[Operation]:
             return perf_counter() - began, 0.0
 
         processes = (
-            partial(latency.run_relay, place.settings, None),
-            partial(_publish, place.settings, place.queue, told),
+            partial(relay, place.settings),
+            partial(publish, place.settings, place.queue, told),
         )
         with latency.processes(stand, *processes):
             yield Operation(call=call, per=messages, tells=True)
+
+
+def _relay(settings: Any, ready: Any) -> None:
+    latency.run_relay(settings, None, ready)
 
 
 def _publish(settings: Any, queue: str, told: Connection, ready: Any) -> None:
@@ -322,9 +329,30 @@ END_TO_END = _row(
 THROUGHPUT = _row(
     "throughput",
     "a message's share of saving, relaying, handling and marking as published",
-    Contender("save to published", Role.OURS, _through),
+    Contender(
+        "save to published",
+        Role.OURS,
+        partial(_through, name="bench_plan_through", relay=_relay, publish=_publish),
+    ),
+    Contender(
+        _BY_HAND,
+        Role.FLOOR,
+        partial(
+            _through,
+            name="bench_plan_by_hand",
+            relay=by_hand_marking.relay,
+            publish=by_hand_marking.publish,
+        ),
+        needs=("psycopg", "redis", "amqp"),
+    ),
     *_columns(1 / 20, 1 / 40, 1 / 50),
     plans=_SELDOM,
+    bound=Bound(
+        _BY_HAND,
+        "the messages are of one channel, whose events go out one by one: the next when the broker"
+        " has confirmed the one before, on disk. Two of them, a status and the inbox are what a"
+        " message takes of anybody who keeps their order and loses none.",
+    ),
 )
 _TURN = (
     f"{_WORKERS} workers, {_CHANNELS} channels, {_NEW} new messages of each: one look at each"

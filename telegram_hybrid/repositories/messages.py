@@ -48,6 +48,14 @@ from telegram_hybrid.schema.redis.values import PAGE
 
 _T = TypeVar("_T")
 
+#: For a write that met a conflict: the other writer goes on by then.
+_AGAIN = Retrying(
+    retry=retry_if_exception_type(WriteConflict),
+    stop=stop_after_attempt(4),
+    wait=wait_random_exponential(multiplier=0.02, max=0.5),
+    reraise=True,
+)
+
 
 class Messages(MessageLife, MessagePolling, MessageSearch):
     """The messages of all channels.
@@ -346,15 +354,14 @@ class Messages(MessageLife, MessagePolling, MessageSearch):
         return look(connection, self._schema, [channel_id]) if request.guarded else (0, False)
 
     def _write(self, work: Callable[[Transaction], _T]) -> _T:
-        for attempt in Retrying(
-            retry=retry_if_exception_type(WriteConflict),
-            stop=stop_after_attempt(5),
-            wait=wait_random_exponential(multiplier=0.02, max=0.5),
-            reraise=True,
-        ):
-            with attempt, self._transactions.begin() as transaction:
-                result = work(transaction)
-        return result
+        try:
+            return self._once(work)
+        except WriteConflict:
+            return _AGAIN(self._once, work)
+
+    def _once(self, work: Callable[[Transaction], _T]) -> _T:
+        with self._transactions.begin() as transaction:
+            return work(transaction)
 
 
 def _save_batch(batch: list[Message], transaction: Transaction) -> list[Saved]:

@@ -32,7 +32,7 @@ from telegram_hybrid.model import (
 from telegram_hybrid.model.message import arrived
 from telegram_hybrid.observe import traces
 from telegram_hybrid.outbox import rows as outbox
-from telegram_hybrid.outbox.locks import lock_channels
+from telegram_hybrid.outbox.locks import lock_channels, lock_prefix
 from telegram_hybrid.repositories import reading
 from telegram_hybrid.repositories.decisions import Verdict, compare
 from telegram_hybrid.repositories.inserting import as_row, columns
@@ -46,6 +46,12 @@ FROM unnest(CAST(:channel_id AS bigint[]), CAST(:message_id AS bigint[])) WITH O
     AS wanted (channel_id, message_id, position)
 LEFT JOIN "{schema}".message_keys AS key USING (channel_id, message_id)
 ORDER BY position
+"""
+
+# Both, in one: see the function's migration.
+_LOCK_AND_LOOK = """
+SELECT stored_under, version, moment FROM "{schema}".lock_keys(
+    CAST(:prefix AS text), CAST(:channel_id AS bigint[]), CAST(:message_id AS bigint[]))
 """
 
 # Beside the message: it keeps its version, and nothing is announced.
@@ -145,13 +151,13 @@ class Writer:
         # Before the first statement: through a pooler, a transaction that has begun holds one of
         # its few server connections, and all of them would wait here for one more.
         self._partitions.ensure(item.sent_at for item in messages)
-        self.lock(channel_ids := {item.channel_id for item in messages})
-        if self._refuse_unknown and (unknown := self._unknown(channel_ids)):
-            raise UnknownChannel(unknown)
+        channel_ids = {item.channel_id for item in messages}
         saved: dict[int, Saved] = {}
         for wave in _distinct(messages):
             batch = [messages[position] for position in wave]
-            saved.update(zip(wave, self._save_distinct(batch), strict=True))
+            keys = [message.key for message in batch]
+            slots = self.slots(keys) if saved else self._lock_and_look(channel_ids, keys)
+            saved.update(zip(wave, self._save_distinct(keys, batch, slots), strict=True))
         return [saved[position] for position in range(len(messages))]
 
     def publish(self, event: Event) -> Event:
@@ -192,12 +198,21 @@ class Writer:
                     "write through that transaction, or after its end"
                 )
 
+    def _lock_and_look(self, channel_ids: set[int], keys: Sequence[MessageKey]) -> list[Slot]:
+        """`lock` and then `slots`, in one statement."""
+        self._reserve(channel_ids)
+        rows = self.execute(_LOCK_AND_LOOK, prefix=lock_prefix(self._schema), **_arrays(keys))
+        self.locked |= channel_ids
+        if self._refuse_unknown and (unknown := self._unknown(channel_ids)):
+            raise UnknownChannel(unknown)
+        return [Slot(*row) for row in rows]
+
     def _unknown(self, channel_ids: set[int]) -> list[int]:
         return [row[0] for row in self.execute(_UNKNOWN, channel_ids=array(channel_ids))]
 
-    def _save_distinct(self, batch: Sequence[Message]) -> list[Saved]:
-        keys = [message.key for message in batch]
-        slots = self.slots(keys)
+    def _save_distinct(
+        self, keys: Sequence[MessageKey], batch: Sequence[Message], slots: Sequence[Slot]
+    ) -> list[Saved]:
         known = [key for key, slot in zip(keys, slots, strict=True) if slot.sent_at is not None]
         stored = self._stored_and_said(known)
         confirmed: list[Message] = []
@@ -234,12 +249,7 @@ class Writer:
 
     def slots(self, keys: Sequence[MessageKey]) -> list[Slot]:
         """Look the keys up and draw a version for each; their channels are locked."""
-        rows = self.execute(
-            _KEYS,
-            channel_id=array(key.channel_id for key in keys),
-            message_id=array(key.message_id for key in keys),
-        )
-        return [Slot(*row) for row in rows]
+        return [Slot(*row) for row in self.execute(_KEYS, **_arrays(keys))]
 
     def stored(self, keys: Iterable[MessageKey]) -> dict[MessageKey, Message]:
         """Return those of the messages that are stored, deleted ones included."""
@@ -350,6 +360,12 @@ class Writer:
     def execute(self, statement: str, **values: Any) -> list[Any]:
         """Run a statement in this transaction; return its rows."""
         return fetch(self._connection, statement, self._schema, values)
+
+
+def _arrays(keys: Iterable[MessageKey]) -> dict[str, str]:
+    """The values of `_KEYS`."""
+    channel_ids, message_ids = zip(*keys, strict=True)
+    return {"channel_id": array(channel_ids), "message_id": array(message_ids)}
 
 
 def _by_channel(keys: Iterable[MessageKey]) -> dict[int, list[int]]:

@@ -343,12 +343,12 @@ def test_events_of_a_batch_are_numbered_in_the_order_of_its_messages(hybrid: Hyb
 
 
 def test_the_event_of_a_new_message_costs_no_statement_of_its_own(hybrid: Hybrid) -> None:
-    # Broken on purpose: storing the messages, and then announcing them, sends a fourth one.
+    # Broken on purpose: storing the messages, and then announcing them, sends one more.
     first, second = make_messages(2)
     hybrid.messages.save(first)
     with collected() as statements:
         hybrid.messages.save(second)
-    _lock, _keys, insert = statements
+    _lock_keys, insert = statements
     assert ".append_events(" in insert
 
 

@@ -11,7 +11,6 @@ from telegram_hybrid.connect.redis.client import (
     Guide,
     MasterGuide,
     PatientRedis,
-    Pool,
     ReplicaGuide,
     guided,
     timeout_within,
@@ -19,6 +18,7 @@ from telegram_hybrid.connect.redis.client import (
 from telegram_hybrid.connect.redis.directory import Directory, View
 from telegram_hybrid.connect.redis.discovery import Address, Answer, NoAnswer
 from telegram_hybrid.connect.redis.failures import Misconfigured, NoReply, NotConnected
+from telegram_hybrid.connect.redis.pool import Pool
 from telegram_hybrid.connect.redis.questions import Questions
 from telegram_hybrid.connect.redis.restarts import Restarts
 from telegram_hybrid.connect.redis.url import TIMEOUT, Target, parse

@@ -6,28 +6,24 @@ import contextlib
 import socket
 from collections.abc import Callable
 from random import choice
-from threading import Semaphore
 from time import monotonic, sleep
 from typing import Any, Protocol, TypeVar
 
 import redis
 from redis.client import Pipeline
-from redis.connection import ConnectionPool
-from redis.exceptions import BusyLoadingError, MaxConnectionsError, ReadOnlyError
+from redis.exceptions import BusyLoadingError, ReadOnlyError
 from tenacity import Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
 
 from telegram_hybrid.connect.redis import repeating
 from telegram_hybrid.connect.redis.directory import Directory
 from telegram_hybrid.connect.redis.discovery import Address, NoRole, parse_role
-from telegram_hybrid.connect.redis.failures import Misconfigured, NoReply, NotConnected, explain
+from telegram_hybrid.connect.redis.failures import NoReply, NotConnected
 from telegram_hybrid.connect.redis.restarts import Restarts
 from telegram_hybrid.errors import HybridError
 
 T = TypeVar("T")
 _BROKEN = (redis.ConnectionError, redis.TimeoutError, OSError)
 
-#: Seconds for which a thread queues for a connection.
-_QUEUE = 1.0
 #: Fewest seconds of a deadline that are kept for the last attempt.
 _LAST_ATTEMPT = 0.8
 
@@ -156,64 +152,6 @@ def _read_raw(connection: Any) -> Any:
 def guided(connection_class: type[Any]) -> type[Any]:
     """A connection class of redis-py that follows a guide."""
     return type(f"Guided{connection_class.__name__}", (_Guided, connection_class), {})
-
-
-class Pool(ConnectionPool):
-    """A pool whose failures to connect are told apart from all others, and explained.
-
-    With a guide, connections to a former master are dropped as soon as there is another. When all
-    connections are in use, threads queue for them for a while: it is no fault of Redis.
-    """
-
-    def __init__(self, connection_class: type[Any], *, place: str, **options: Any) -> None:
-        self._place_name = place
-        self.guide: Guide | None = options.get("guide")
-        self.restarts = self.guide.restarts if isinstance(self.guide, MasterGuide) else None
-        super().__init__(connection_class, **options)
-        if self.guide is not None:
-            self.guide.directory.observe(self._hang_up)
-
-    def get_connection(self, *args: Any, **options: Any) -> Any:
-        """As in redis-py; raises `NotConnected` or `Misconfigured` if there is none to be had."""
-        self._checkpid()  # redis-py's: after a fork nothing is in use
-        if not self._free.acquire(timeout=_QUEUE):
-            raise NotConnected(
-                f"Redis at {self._place_name}: all {self.max_connections} connections are in use; "
-                "set max_connections in the URL for more"
-            )
-        try:
-            return super().get_connection(*args, **options)
-        except MaxConnectionsError as error:  # of those that fail otherwise it calls `release`
-            self._free.release()
-            raise NotConnected(f"Redis at {self._place_name}: {error}") from error
-        except HybridError:
-            raise
-        except (redis.RedisError, OSError) as error:
-            detail, permanent = explain(error, self.connection_kwargs)
-            kind = Misconfigured if permanent else NotConnected
-            raise kind(f"Redis at {self._place_name}: {detail}") from error
-
-    def release(self, connection: Any) -> None:
-        """As in redis-py; whoever queues is next."""
-        super().release(connection)
-        self._free.release()
-
-    def reset(self) -> None:
-        """As in redis-py: at first, and in a forked child."""
-        self._free = Semaphore(self.max_connections)
-        super().reset()
-
-    def close(self) -> None:
-        """Close all connections, and the directory if these are its users."""
-        super().close()
-        if self.guide is not None:
-            self.guide.directory.close()
-
-    def _hang_up(self, _epoch: int, _address: Address) -> None:
-        with self._lock:
-            connections = list(self._in_use_connections)
-        for connection in connections:
-            connection.hang_up()
 
 
 class PatientRedis(redis.Redis):

@@ -25,44 +25,43 @@ class Driver:
         self._store = store
         self.flights = Flights()
 
-    def hit(self, reading: Reading[T], load: Loader) -> Answer[T] | None:
+    def hit(self, reading: Reading[T]) -> Answer[T] | None:
         """Return what the cache has at once; None if it has to be loaded."""
-        found = self._look(reading, load)
-        return found if isinstance(found, Answer) else None
-
-    def run(self, reading: Reading[T], load: Loader) -> Answer[T]:
-        """Drive a reading to its answer."""
-        found = self._look(reading, load)
-        return found if isinstance(found, Answer) else self._drive(reading, found, load, Flight())
-
-    def share(self, key: str, reading: Reading[T], load: Loader) -> Answer[T]:
-        """Read one value; once for all threads that miss it at the same time."""
-        began = monotonic()
-        found = self._look(reading, load)
-        if isinstance(found, Answer):
-            return found
-        if isinstance(found, Lease) and found.early:  # nobody needs to wait for what is not missed
-            return self._drive(reading, found, load, Flight())
-        request = found
-        return self.flights.share(
-            key, began, lambda flight: self._drive(reading, request, load, flight)
-        )
-
-    def _look(self, reading: Reading[T], load: Loader) -> Answer[T] | Request:
-        """Ask the cache, as every reading begins; return its answer, or what is to be done next."""
+        request = next(reading)
         try:
-            return reading.send(self._perform(next(reading), load))
+            if isinstance(request, Get):
+                reading.send(self._store.ask(request))
         except StopIteration as hit:
             answer: Answer[T] = hit.value
             return answer
+        return None
+
+    def run(self, reading: Reading[T], load: Loader) -> Answer[T]:
+        """Drive a reading to its answer."""
+        return self._drive(reading, load, Flight())
+
+    def share(self, key: str, begin: Callable[[], Reading[T]], load: Loader) -> Answer[T]:
+        """Read one value, once for all threads that ask for it at the same time."""
+
+        def read(flight: Flight[Answer[T]]) -> Answer[T]:
+            return self._drive(begin(), load, flight, lambda: self.flights.leave(key, flight))
+
+        return self.flights.share(key, monotonic(), read)
 
     def _drive(
-        self, reading: Reading[T], request: Request, load: Loader, flight: Flight[Answer[T]]
+        self,
+        reading: Reading[T],
+        load: Loader,
+        flight: Flight[Answer[T]],
+        leave: Callable[[], object] = lambda: None,
     ) -> Answer[T]:
-        """Perform the requests of a reading from `request` on, and note what they prove."""
+        """Perform the requests of a reading, and note on its flight what they prove."""
         try:
+            request = next(reading)
             while True:
                 asked_at = monotonic()
+                if isinstance(request, Lease) and request.early:
+                    leave()
                 try:
                     reply = self._perform(request, load)
                 except BaseException as error:  # noqa: BLE001  (the reading raises it again)

@@ -1,9 +1,8 @@
-"""Flights: threads of one process that miss the same key at the same time share one read."""
+"""Flights: threads of one process that read the same key at the same time share one read."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from threading import Lock
 from typing import Any, Generic, TypeVar, cast
 
@@ -20,13 +19,14 @@ class Flight(Generic[T]):
     It is the last moment (monotonic) at which somebody may have begun for whom this read is right.
     """
 
-    __slots__ = ("_aloft", "_outcome", "proven_at")
+    __slots__ = ("_aloft", "_left", "_outcome", "proven_at")
 
     def __init__(self) -> None:
         self.proven_at = _NEVER
         self._outcome: tuple[float, T | None, Exception | None] | None = None
         self._aloft = Lock()
         self._aloft.acquire()
+        self._left = False
 
     def wait(self) -> bool:
         """Return when this has landed, or False for one that does not end.
@@ -48,8 +48,10 @@ class Flight(Generic[T]):
         self._outcome = self.proven_at, value, error
 
     def leave(self) -> None:
-        """Wake who waits; without an outcome they begin again."""
-        self._aloft.release()
+        """Wake who waits; without an outcome they begin again. Legal again."""
+        if not self._left:
+            self._left = True
+            self._aloft.release()
 
 
 class Flights:
@@ -58,8 +60,8 @@ class Flights:
     A read proves its outcome at some moment: when it asked Redis for the value that it hit or
     filled, or when it began to load. Whatever a thread that began before that moment could know
     of is in the outcome, so it may take it (P5). One that began later reads again. So under a
-    rush nobody waits for more than the read that is under way and the next one. What Redis answers
-    at once is not shared: that would cost each of many readers more than it saves a few.
+    rush nobody waits for more than the read that is under way and the next one, and Redis is asked
+    once for all who came meanwhile.
     """
 
     def __init__(self) -> None:
@@ -100,10 +102,13 @@ class Flights:
             mine.land(found, None)
             return found
         finally:
-            self._forget(key, mine)
-            mine.leave()
+            self.leave(key, mine)
+
+    def leave(self, key: str, flight: Flight[Any]) -> None:
+        """Let others read `key` now; who waits for this flight takes its outcome, if it has one."""
+        self._forget(key, flight)
+        flight.leave()
 
     def _forget(self, key: str, flight: Flight[Any]) -> None:
-        with suppress(KeyError):
-            if self._flights[key] is flight:
-                del self._flights[key]
+        if self._flights.get(key) is flight:
+            self._flights.pop(key, None)

@@ -98,7 +98,7 @@ class MessageCache:
         key = self.keys.message(channel_id, message_id)
         begin = partial(self._protocol.message, channel_id, message_id)
         if allow == NOTHING:
-            return self._counted(self._driver.share(key, begin(), load))
+            return self._counted(self._driver.share(key, begin, load))
 
         def last(data: bytes) -> Message | None:
             found = values.decode_message(data, channel_id, message_id)
@@ -146,7 +146,7 @@ class MessageCache:
         begin = partial(self._protocol.window, channel_id, limit)
         flight = f"{key}:{limit}"  # a thread that wants more would not get it with a lesser one
         if allow == NOTHING:
-            return self._counted(self._driver.share(flight, begin(), load))
+            return self._counted(self._driver.share(flight, begin, load))
 
         def last(data: bytes) -> Window | None:
             found = values.decode_window(data, channel_id, limit)
@@ -190,9 +190,9 @@ class MessageCache:
         said = msgspec.json.encode([channels, parameters], order="deterministic")
         digest = sha256(said).hexdigest()[:32]
         key = self.keys.api(name, digest)
-        reading = self._protocol.result(name, digest, channels)
+        begin = partial(self._protocol.result, name, digest, channels)
         # Threads share the text: what one of them does to its result is not seen by others.
-        return msgspec.json.decode(self._counted(self._driver.share(key, reading, load)))
+        return msgspec.json.decode(self._counted(self._driver.share(key, begin, load)))
 
     def mark(self, writes: Sequence[ChannelWrite]) -> bool:
         """Serve nothing any more that a transaction changed, just before it commits.
@@ -328,9 +328,9 @@ class MessageCache:
 
         return self._last_known.read(
             key,
-            lambda: self._driver.share(flight or key, begin(), load),
+            lambda: self._driver.share(flight or key, begin, load),
             last,
-            hit=(lambda: self._driver.hit(begin(), load)) if allow.while_revalidate else None,
+            hit=(lambda: self._driver.hit(begin())) if allow.while_revalidate else None,
             if_error=allow.if_error,
         )
 

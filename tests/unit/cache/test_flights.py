@@ -94,6 +94,31 @@ def test_of_those_who_read_again_one_reads_for_all() -> None:
     assert reads == ["again"]
 
 
+def test_who_leaves_its_flight_has_the_others_read_at_once() -> None:
+    # An early refresh. Seen to fail, by waiting for ever, when leave() only forgot the flight.
+    flights = Flights()
+    waiting, may_end = threading.Event(), threading.Event()
+
+    def refresh(flight: Flight[Any]) -> str:
+        assert waiting.wait(10)
+        flights.leave("key", flight)
+        assert may_end.wait(10)
+        return proving(20.0, "refreshed")(flight)
+
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(flights.share, "key", 0.0, refresh)
+        while not flights._flights:
+            assert not first.done()
+        other = pool.submit(flights.share, "key", 1.0, proving(2.0, "hit"))
+        while not flights.waits:
+            assert not other.done()
+        waiting.set()
+        assert other.result(10) == "hit"
+        may_end.set()
+        assert first.result(10) == "refreshed"
+    assert flights.share("key", 30.0, proving(31.0, "next")) == "next"
+
+
 def test_who_is_interrupted_leaves_its_flight() -> None:
     flights = Flights()
 
@@ -161,3 +186,14 @@ def test_a_read_whose_end_was_lost_holds_nobody_up_for_ever(
     assert flights.share("key", 0.0, lambda _: "read") == "read"
     assert flights.share("key", 0.0, lambda _: "read again") == "read again"
     assert flights.waits == 1
+
+
+def test_leaving_twice_is_legal_and_lands_nobody_elses_flight() -> None:
+    flights = Flights()
+    flying = Flying(flights, 10.0, lambda: "second")
+    first = Flight[str]()
+    flights.leave("key", first)
+    flights.leave("key", first)
+    other = flying.joined_by(1.0)
+    flying.land()
+    assert other.result() == "second"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import time
+from collections.abc import Sequence
 
 import pytest
 
 from telegram_hybrid import Hybrid
 from telegram_hybrid.errors import Closed
 from telegram_hybrid.hybrid import connect
+from telegram_hybrid.model import ChannelWrite
 from telegram_hybrid.testing import make_message
 
 pytestmark = pytest.mark.integration
@@ -75,3 +77,26 @@ def test_a_forked_process_and_its_parent_do_not_share_a_connection(hybrid: Hybri
     assert child.exitcode == 0
     channel_id = make_message().channel_id
     assert len(hybrid.messages.seen(channel_id, range(300))) == 90
+
+
+def test_relays_are_woken_when_the_writer_has_invalidated(
+    hybrid: Hybrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relay that comes first drops the window that the writer would patch.
+
+    Broken on purpose: the other way round, 40 of 600 saves cost their channel its window.
+    """
+    heard = hybrid._redis.pubsub()  # type: ignore[union-attr]
+    heard.subscribe(hybrid.cache.keys.wake)
+    heard.get_message(timeout=5.0)  # the subscription's answer
+    invalidate, early = hybrid.cache.invalidate, []
+
+    def slowly(writes: Sequence[ChannelWrite]) -> bool:
+        early.append(heard.get_message(timeout=0.2))
+        return invalidate(writes)
+
+    monkeypatch.setattr(hybrid.cache, "invalidate", slowly)
+    hybrid.messages.save(make_message())
+    assert early == [None]
+    assert heard.get_message(timeout=5.0)["type"] == "message"
+    heard.close()

@@ -357,7 +357,8 @@ class Messages(MessageLife, MessagePolling, MessageSearch):
         try:
             return self._once(work)
         except WriteConflict:
-            return _AGAIN(self._once, work)
+            result: _T = _AGAIN(self._once, work)
+            return result
 
     def _once(self, work: Callable[[Transaction], _T]) -> _T:
         with self._transactions.begin() as transaction:

@@ -11,7 +11,10 @@
 
 The version of a message is its row's; that of a run is its channel's, the highest that any commit
 had given to a row of the channel. `until` is when the value should be gone (Unix seconds), `cost`
-how long XX
+how long it took to load (seconds): what a reader needs to refresh it early. Messages stand one a
+line, newest first, so that a script can patch a window, and a reader find the messages that it
+wants, without parsing it.
+
 A decoder answers None to everything it cannot vouch for (garbage, another key's value, a schema
 id of the future): the caller treats that as a miss. An encoder answers None to what is too big.
 """

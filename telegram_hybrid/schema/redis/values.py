@@ -41,8 +41,10 @@ MAX_BYTES = 4 * 1024 * 1024
 #: A flag of ours. Anything else under a seen key proves nothing: the original system set its
 #: flags before the work was safe.
 SEEN = b'{"version":0,"schema":1,"seen":true}'
-#: Message ids in one page: page n holds those from n * PAGE up to the next one.
-PAGE = 256
+#: Message ids in one page: page n holds those from n * PAGE up to the next one. No more than
+#: messages in a window, unless that was made smaller: then nothing is between it and the last page
+#: that is below the one which the newest message is in.
+PAGE = 100
 
 
 class Life(msgspec.Struct, frozen=True):

@@ -45,7 +45,7 @@ def fill(hybrid: Hybrid) -> None:
     hybrid.messages.delete(CHANNEL, 300)
     hybrid.messages.get_many(CHANNEL, [*range(1, 21), 9999])
     hybrid.messages.latest(CHANNEL)
-    hybrid.messages.after(CHANNEL, message_id=0, limit=400)
+    hybrid.messages.after(CHANNEL, message_id=0, limit=400)  # of pages 0 to 4, as 300 is deleted
 
 
 def alter(client: redis.Redis, key: str, old: bytes, new: bytes) -> None:
@@ -59,10 +59,10 @@ def test_what_is_right_is_consistent_and_every_kind_is_checked(hybrid: Hybrid) -
     fill(hybrid)
     calls: list[tuple[int, int]] = []
     found = hybrid.cache.audit(told=lambda done, of: calls.append((done, of)))
-    assert found == Audit(checked=24, inconsistent=0)
+    assert found == Audit(checked=27, inconsistent=0)
     assert found.per_million == 0.0
-    assert calls[0] == (0, 24)
-    assert calls[-1] == (24, 24)
+    assert calls[0] == (0, 27)
+    assert calls[-1] == (27, 27)
 
 
 @pytest.mark.usefixtures("quick")
@@ -73,7 +73,7 @@ def test_everything_that_is_wrong_is_found_and_named(
     hybrid.messages.save(make_message(channel_id=CHANNEL, message_id=601))
     hybrid.messages.latest(CHANNEL)
     wrong = [keys.message(CHANNEL, number) for number in (1, 2, 9999)]
-    wrong += [keys.window(CHANNEL), keys.page(CHANNEL, 0), keys.page(CHANNEL, 1)]
+    wrong += [keys.window(CHANNEL), keys.page(CHANNEL, 0), keys.page(CHANNEL, 2)]
     old = client.get(keys.message(CHANNEL, 1))
     absent = client.get(keys.message(CHANNEL, 9999))
     with connect(attrs.evolve(hybrid.settings, redis_url=None)) as unheard:
@@ -143,7 +143,7 @@ def test_in_the_background_it_is_off_unless_asked_for_and_says_what_it_finds(
         silent.messages.get(CHANNEL, 1)
         assert not any("cache audit" in each.name for each in threading.enumerate())
     with connect(attrs.evolve(hybrid.settings, cache_audit_every=0.05)):
-        until(lambda: "cache audit: 1 of 24" in caplog.text)
+        until(lambda: "cache audit: 1 of 27" in caplog.text)
     assert keys.message(CHANNEL, 2) in caplog.text
     assert caplog.records[-1].levelno == logging.WARNING
     began = time.monotonic()

@@ -35,6 +35,22 @@ def test_a_poller_that_lags_behind_is_answered_by_pages_without_the_database(
     assert ids(hybrid.messages.after(CHANNEL_ID, message_id=10)) == expected
 
 
+@pytest.mark.parametrize("newest", [399, 400])
+@pytest.mark.one_plain_server  # about the cache
+def test_no_place_of_a_channel_is_beyond_window_and_pages(hybrid: Hybrid, newest: int) -> None:
+    # Broken on purpose: with pages of 256 ids, those of the last one that the window lacks.
+    hybrid.messages.save_many(make_messages(newest))
+    places = range(0, newest, 11)
+    expected = {place: list(range(place + 1, newest + 1))[:100] for place in places}
+    for place in places:
+        hybrid.messages.after(CHANNEL_ID, message_id=place)
+    with hybrid.engine.begin() as connection:
+        connection.execute(text(f"DELETE FROM {hybrid.settings.database_schema}.message_keys"))
+    for place in places:
+        found = hybrid.messages.after(CHANNEL_ID, message_id=place)
+        assert ids(found) == expected[place], place
+
+
 def test_pages_follow_edits_deletions_and_late_messages(hybrid: Hybrid) -> None:
     # Broken on purpose: without pages among what a write makes stale, each step fails.
     messages = make_messages(3 * PAGE)

@@ -128,8 +128,9 @@ class MessageCache:
         """
         if self._store is None:
             return (), message_id
-        reading = self._protocol.after(channel_id, message_id, limit)
-        return self._counted(self._driver.run(reading, _load_nothing))
+        flight = f"{self.keys.window(channel_id)}:{message_id}:{limit}"
+        begin = partial(self._protocol.after, channel_id, message_id, limit)
+        return self._counted(self._driver.share(flight, begin, _load_nothing))
 
     def window(
         self, channel_id: int, limit: int | None, load: Loader, allow: Allowed = NOTHING

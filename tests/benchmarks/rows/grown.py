@@ -166,7 +166,8 @@ def _row(name: str, what: str, work: Callable[[Size], Opener], *plans: Plan, **m
         ),
         plan=plan,
         quick=quick,
-        **{"aim": Aim(limit=1.3), **more},
+        aim=Aim(limit=1.3),
+        **more,
     )
 
 
@@ -179,7 +180,6 @@ ROWS = (
     ),
     _row(
         "get-any", "any message by id, from the database or its disk,", _getting_any, *_OFTEN,
-        aim=Aim(),
     ),
     _row(
         "latest", "the 100 newest, from the database,", _reading_latest, *_OFTEN,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from threading import Condition
+from threading import Condition, RLock
 from typing import Any
 
 import redis
@@ -67,7 +67,8 @@ class Pool(ConnectionPool):
                 self._returned.notify()
 
     def reset(self) -> None:
-        """As in redis-py: at first, and in a forked child."""
+        """As in redis-py: at first, and in a forked child, where nobody frees the parent's lock."""
+        self._lock = RLock()
         self._returned, self._waiting = Condition(self._lock), 0
         super().reset()
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -20,6 +21,20 @@ def valkey_url() -> Iterator[str]:
     server = Valkey()
     yield server.url
     server.stop()
+
+
+def exit_code_of_child(work: Callable[[], object]) -> int:
+    """Fork, work there for 5 seconds at most, and return 0 if that is true."""
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(5)
+        code = 1
+        try:
+            code = 0 if work() else 1
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def test_who_waits_for_a_connection_has_the_next_that_is_given_back(valkey_url: str) -> None:
@@ -107,12 +122,31 @@ def test_a_forked_child_has_connections_of_its_own(valkey_url: str) -> None:
     with open_redis(f"{valkey_url}?max_connections=1", deadline=None) as client:
         own = client.client_id()
         held = client.connection_pool.get_connection()
-        child = os.fork()
-        if child == 0:
-            os._exit(0 if client.client_id() != own else 1)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert exit_code_of_child(lambda: client.client_id() != own) == 0
         client.connection_pool.release(held)
         assert client.client_id() == own
+
+
+def test_a_child_forked_while_a_thread_holds_the_pools_lock_has_one_of_its_own(
+    valkey_url: str,
+) -> None:
+    # Broken on purpose: with the parent's lock the child waited for ever.
+    with open_redis(valkey_url, deadline=None) as client:
+        assert client.ping()
+        held, free = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with client.connection_pool._lock:
+                held.set()
+                free.wait(20)
+
+        holder = threading.Thread(target=hold)
+        holder.start()
+        assert held.wait(5)
+        code = exit_code_of_child(client.ping)
+        free.set()
+        holder.join()
+        assert code == 0
 
 
 def test_threads_share_few_connections_without_losing_any(valkey_url: str) -> None:

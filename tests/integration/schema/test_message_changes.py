@@ -15,6 +15,7 @@ from telegram_hybrid.outbox import changelog
 from telegram_hybrid.outbox.locks import lock_channels
 from telegram_hybrid.schema.postgres import migrate
 from telegram_hybrid.schema.postgres.migrations.versions import r0016_message_changes as revision
+from telegram_hybrid.schema.postgres.migrations.versions.r0028_lock_keys import LOCK
 from telegram_hybrid.schema.postgres.sql import sql
 from telegram_hybrid.testing import make_message, make_messages
 
@@ -105,12 +106,19 @@ def test_what_is_forgotten_while_a_page_is_read_is_on_it(hybrid: Hybrid) -> None
         hybrid.messages.changes(cursor)
 
 
+def let_write(connection: Connection, schema: str) -> None:
+    """Have the library of today in the place of one of before: with the function that it calls."""
+    connection.exec_driver_sql(LOCK.replace("{schema}", schema))
+    connection.commit()
+
+
 def test_what_was_written_before_the_log_is_not_told_and_what_comes_is(hybrid: Hybrid) -> None:
     schema = hybrid.settings.database_schema
     hybrid.messages.save(make_message(channel_id=-1, message_id=1))
     cursor = hybrid.messages.changes().cursor
     with hybrid.engine.connect() as connection:
         migrate.downgrade(connection, schema=schema, to=revision.down_revision)
+        let_write(connection, schema)
     # The function of before, which takes what is said to the one of today.
     hybrid.messages.save(make_message(channel_id=-1, message_id=2))
     hybrid.messages.save(make_message(channel_id=-2, message_id=1))
@@ -166,6 +174,7 @@ def test_what_is_written_while_the_log_is_begun_is_told(hybrid: Hybrid) -> None:
     with ThreadPoolExecutor(2) as threads, hybrid.engine.connect() as holding:
         with hybrid.engine.connect() as connection:
             migrate.downgrade(connection, schema=schema, to="0013")
+            let_write(connection, schema)
         holding.execute(text(f"LOCK TABLE {schema}.message_revisions IN ACCESS SHARE MODE"))
         # It has locked `messages`, and waits with the revisions of messages.
         migrating = threads.submit(hybrid.migrate)

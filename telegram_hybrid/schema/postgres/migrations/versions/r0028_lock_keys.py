@@ -12,7 +12,7 @@ depends_on = None
 # sees what was committed while it waited for them. By the key alone, whatever the planner believes
 # of a table that was empty when it was asked: a plan is kept.
 LOCK = """
-CREATE FUNCTION "{schema}".lock_keys(
+CREATE OR REPLACE FUNCTION "{schema}".lock_keys(
     prefix text, channels bigint[], messages bigint[],
     OUT stored_under timestamptz, OUT version bigint, OUT moment timestamptz
 ) RETURNS SETOF record

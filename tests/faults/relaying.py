@@ -46,7 +46,10 @@ def main() -> None:
 
         def noted(self: Any, envelopes: Any, **options: Any) -> None:
             burst[:] = [envelope.headers["cloudEvents_sequence"] for envelope in envelopes]
-            send(self, envelopes, **options)
+            try:
+                send(self, envelopes, **options)
+            finally:
+                burst.clear()  # it may have refused to write them, and close the connection next
 
         def written(self: Any, data: Any) -> None:
             now = monotonic()

@@ -1,7 +1,7 @@
 """Asking: commands in one round trip, straight on a connection of a client's pool.
 
 What redis-py does around each command (callbacks on replies, retries, records of how long it took)
-takes longer than to read a cached message, and a pipeline does it once for each command in it.
+takes its client longer than the command itself, and a pipeline does it for each command in it.
 """
 
 from __future__ import annotations

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from struct import pack
 from time import monotonic
 from typing import Any
 
 import pytest
+import trustme
 
-from telegram_hybrid.connect.rabbitmq import _AHEAD, _Plain
+from telegram_hybrid.connect.rabbitmq import _AHEAD, _Encrypted, _Plain
 
 
 class Counting:
@@ -116,3 +119,28 @@ def test_the_end_of_the_connection_is_news(ends: tuple[Any, Counting, socket.soc
     assert transport.has_news()
     with pytest.raises(OSError, match="closed"):
         transport.read_frame()
+
+
+def test_what_is_decrypted_already_is_news() -> None:
+    # Broken on purpose: without `pending`, a second frame of one record was not heard of until
+    # something else arrived.
+    authority = trustme.CA()
+    theirs, ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authority.issue_cert("localhost").configure_cert(theirs)
+    authority.configure_trust(ours)
+    theirs.num_tickets = 0  # those would be news, too
+    near, far = socket.socketpair()
+    with near, far, ThreadPoolExecutor(1) as threads:
+        accepting = threads.submit(theirs.wrap_socket, far, server_side=True)
+        with (
+            ours.wrap_socket(near, server_hostname="localhost") as sock,
+            accepting.result(5) as end,
+        ):
+            transport = _Encrypted("localhost:5671", connect_timeout=1.0)
+            transport.sock, transport.connected, transport._quick_recv = sock, True, sock.read
+            assert not transport.has_news()
+            end.sendall(frame(b"one") + frame(b"two"))
+            assert bytes(transport.read_frame()[2]) == b"one"
+            assert transport.has_news()
+            assert bytes(transport.read_frame()[2]) == b"two"
+            assert not transport.has_news()

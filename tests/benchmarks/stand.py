@@ -105,11 +105,8 @@ class Stand:
         return self._servers.rabbitmq.url
 
     @contextmanager
-    def delivery(self, name: str, *, settled: bool = True) -> Iterator[delivery.Stand]:
-        """Outbox, exchange and the queue `telegram.<name>.events`, for relays and consumers.
-
-        Not `settled`, that queue is not what is measured.
-        """
+    def delivery(self, name: str) -> Iterator[delivery.Stand]:
+        """Outbox, exchange and the queue `telegram.<name>.events`, for relays and consumers."""
         settings = Settings(
             database_url=self.database_url, database_schema=name, exchange=name, redis_url=None
         )
@@ -117,8 +114,7 @@ class Stand:
             connection.execute(f"DROP SCHEMA IF EXISTS {name} CASCADE")
         with delivery.stand(settings, self.broker_url) as at:
             at.consumer(lambda event, tx: None).declare()
-            if settled:
-                self.settle(4.0)  # a quorum queue's first seconds are not like the others
+            self.settle(4.0)  # a quorum queue's first seconds are not like the others
             yield at
 
     @property

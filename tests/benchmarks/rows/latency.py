@@ -45,7 +45,7 @@ Send = Callable[[Sequence[int]], float]
 
 @attrs.frozen
 class _Place:
-    """A queue of one contender's own; the exchange brings it what is of the topic."""
+    """A queue of one contender's own, the only one that its exchange brings anything to."""
 
     settings: Settings
     queue: str
@@ -57,13 +57,11 @@ class _Place:
 
 @contextmanager
 def ticking(stand: Stand, name: str) -> Iterator[_Place]:
-    with stand.delivery(name, settled=False) as at:
+    with stand.delivery(name) as at:
         settings = attrs.evolve(at.settings, redis_url=stand.redis_url, redis_prefix=name)
-        queue = f"{at.queue}.ticks"
         with connect(settings) as hybrid:
-            hybrid.consume(print, queue=queue, bind=BIND).declare()
-        stand.settle(4.0)  # a quorum queue's first seconds are not like the others
-        yield _Place(settings, queue)
+            hybrid.consume(print, queue=at.queue, bind=BIND).declare()
+        yield _Place(settings, at.queue)
 
 
 def run_relay(settings: Settings, polling: float | None, ready: Any) -> None:

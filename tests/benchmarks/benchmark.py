@@ -104,11 +104,18 @@ class Bound:
     """The contender below which nobody who does all of the work can come, and why.
 
     A missed aim is shown beside what that contender reached in the same run: if it missed too,
-    the aim is out of reach.
+    the aim is out of reach. With `beyond`, another contender, the bound of a ratio is what that
+    costs more than this, on top of whom ours is compared with.
     """
 
     name: str
     why: str
+    beyond: str | None = None
+
+    @property
+    def names(self) -> set[str]:
+        """Of whom it is made."""
+        return {self.name} if self.beyond is None else {self.name, self.beyond}
 
 
 @attrs.frozen(kw_only=True)
@@ -137,8 +144,8 @@ class Benchmark:
         if len({each.name for each in self.contenders}) != len(self.contenders):
             raise ValueError(f"{self.id}: contenders need different names")
         others = {each.name for each in self.contenders if each.role is not Role.OURS}
-        if self.bound is not None and self.bound.name not in others:
-            raise ValueError(f"{self.id}: nobody else is called {self.bound.name!r}")
+        if self.bound is not None and (unknown := self.bound.names - others):
+            raise ValueError(f"{self.id}: nobody else is called {min(unknown)!r}")
 
 
 def _version(distribution: str) -> str | None:

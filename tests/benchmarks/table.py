@@ -65,7 +65,10 @@ def remarks(result: Result) -> list[str]:
 
 def notes(result: Result) -> list[str]:
     """Why nobody comes below the row's floor, and when and in how long it was measured."""
-    found = [f"floor: {result.bound.name}: {result.bound.why}"] if result.bound else []
+    found = []
+    if bound := result.bound:
+        more = f", beyond {bound.beyond}" if bound.beyond else ""
+        found.append(f"floor: {bound.name}{more}: {bound.why}")
     if result.began is not None and result.seconds is not None and result.load is not None:
         begun = f"{result.began:%Y-%m-%d %H:%M} UTC"
         found.append(f"{begun}, {result.seconds:.0f} s in all, load {result.load:.1f}")

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import attrs
 
-from benchmarks.figures import Result
+from benchmarks.figures import Figures, Result
 
 
 class Verdict(StrEnum):
@@ -55,6 +55,16 @@ def judged(result: Result) -> Iterator[Judged]:
     for each in result.ratios:
         if each.aim is None:
             continue
-        said = least is not None and least.name != each.to  # its ratio to itself says nothing
-        bound = least.median / figures[each.to].median if least and said else None
+        bound = _reached(result, figures, each.to)
         yield Judged(to=each.to, of="median", value=each.value, aim=each.aim, bound=bound)
+
+
+def _reached(result: Result, figures: dict[str, Figures], to: str) -> float | None:
+    """The bound of a ratio to that contender; a ratio to itself says nothing."""
+    bound = result.bound
+    if bound is None or to in bound.names or not bound.names <= figures.keys():
+        return None
+    least, base = figures[bound.name].median, figures[to].median
+    if bound.beyond is None:
+        return least / base
+    return (base + least - figures[bound.beyond].median) / base

@@ -6,13 +6,14 @@ which take half an hour to save.
 
 `growth-get` asks for as many messages of both, spread over the whole store and read once before: a
 million messages are more than the 512 MB of PostgreSQL's buffers, and what is asked for at random
-among them is read from the disk each time, a page a message, whoever asks. `growth-get-any` does
-just that, and has no aim: it says what the disk takes.
+among them is fetched from the kernel or the disk, a page a message, whoever asks. `growth-get-any`
+does just that. Beside it psycopg asks for the same rows, knowing when each was sent, by a prepared
+statement of the partition itself: what these take longer in the larger store, everybody takes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -20,9 +21,10 @@ from random import Random
 from typing import Any
 
 import attrs
+import psycopg
 import stand as delivery
 
-from benchmarks.benchmark import Aim, Benchmark, Contender, Operation, Plan, Role
+from benchmarks.benchmark import Aim, Benchmark, Bound, Contender, Operation, Plan, Role
 from benchmarks.machine import LONG
 from benchmarks.posts import CHANNEL, post
 from benchmarks.rows.relayed import Place, delivering, relayed
@@ -44,8 +46,13 @@ class _Store:
     """So many messages of one channel, the newest of them of today, and where events go."""
 
     count: int
+    first: datetime
     at: delivery.Stand
     hybrid: Hybrid
+
+    def sent(self, number: int) -> datetime:
+        """When that message was sent."""
+        return self.first + number * min(_EVERY, _MOST / self.count)
 
 
 Size = Callable[[Stand], int]
@@ -69,17 +76,15 @@ def _store(stand: Stand, size: Size) -> _Store:
 @contextmanager
 def _filled(stand: Stand, count: int) -> Iterator[_Store]:
     with stand.delivery(f"bench_grown_{count}") as at, connect(at.settings) as hybrid:
-        every = min(_EVERY, _MOST / count)
-        first = datetime.now(UTC) - every * count
+        store = _Store(count, datetime.now(UTC) - min(count * _EVERY, _MOST), at, hybrid)
         hybrid.messages.save_many(
-            attrs.evolve(post(number), sent_at=first + every * number)
-            for number in range(1, count + 1)
+            attrs.evolve(post(number), sent_at=store.sent(number)) for number in range(1, count + 1)
         )
         at.execute("TRUNCATE {s}.outbox")  # announced long ago
         with stand.psycopg() as connection:
             connection.execute("VACUUM ANALYZE")
         stand.settle(10.0)
-        yield _Store(count, at, hybrid)
+        yield store
 
 
 def _getting(size: Size) -> Opener:
@@ -100,13 +105,35 @@ def _getting(size: Size) -> Opener:
 def _getting_any(size: Size) -> Opener:
     @contextmanager
     def opened(stand: Stand) -> Iterator[Operation]:
-        store, random = _store(stand, size), Random(1)
-        yield Operation(
-            call=partial(_found, store.hybrid),
-            inputs=lambda calls: random.choices(range(1, store.count + 1), k=calls),
-        )
+        store = _store(stand, size)
+        yield Operation(call=partial(_found, store.hybrid), inputs=_any(store))
 
     return opened
+
+
+def _selecting_any(size: Size) -> Opener:
+    @contextmanager
+    def opened(stand: Stand) -> Iterator[Operation]:
+        store = _store(stand, size)
+        statement = (
+            f"SELECT * FROM {store.hybrid.settings.database_schema}.messages"
+            " WHERE channel_id = %s AND message_id = %s AND sent_at = %s"
+        )
+
+        def call(connection: psycopg.Connection[Any], number: int) -> None:
+            key = (CHANNEL, number, store.sent(number))
+            if not connection.execute(statement, key).fetchall():
+                raise RuntimeError(f"message {number} is not there")
+
+        with stand.psycopg() as connection:
+            yield Operation(call=partial(call, connection), inputs=_any(store))
+
+    return opened
+
+
+def _any(store: _Store) -> Callable[[int], Sequence[int]]:
+    random = Random(1)
+    return lambda calls: random.choices(range(1, store.count + 1), k=calls)
 
 
 def _found(hybrid: Hybrid, number: int) -> Message:
@@ -154,7 +181,14 @@ def _relaying(size: Size) -> Opener:
     return opened
 
 
-def _row(name: str, what: str, work: Callable[[Size], Opener], *plans: Plan, **more: Any) -> Any:
+def _row(
+    name: str,
+    what: str,
+    work: Callable[[Size], Opener],
+    *plans: Plan,
+    others: Sequence[Contender] = (),
+    **more: Any,
+) -> Benchmark:
     plan, quick = plans
     return Benchmark(
         id=f"growth-{name}",
@@ -163,6 +197,7 @@ def _row(name: str, what: str, work: Callable[[Size], Opener], *plans: Plan, **m
         contenders=(
             Contender("the larger store", Role.OURS, work(_large)),
             Contender("the smaller store", Role.LIMIT, work(_small)),
+            *others,
         ),
         plan=plan,
         quick=quick,
@@ -173,6 +208,7 @@ def _row(name: str, what: str, work: Callable[[Size], Opener], *plans: Plan, **m
 
 _OFTEN = Plan(rounds=30, calls=50, warmup=100), Plan(rounds=10, calls=20, warmup=20)
 _SELDOM = Plan(rounds=7, calls=1, warmup=1), Plan(rounds=2, calls=1, warmup=1)
+_LARGER_BY_HAND, _SMALLER_BY_HAND = "its row, the larger store", "its row, the smaller store"
 
 ROWS = (
     _row(
@@ -180,6 +216,15 @@ ROWS = (
     ),
     _row(
         "get-any", "any message by id, from the database or its disk,", _getting_any, *_OFTEN,
+        others=(
+            Contender(_LARGER_BY_HAND, Role.FLOOR, _selecting_any(_large), needs=("psycopg",)),
+            Contender(_SMALLER_BY_HAND, Role.FLOOR, _selecting_any(_small), needs=("psycopg",)),
+        ),
+        bound=Bound(
+            _LARGER_BY_HAND,
+            "so much longer one statement takes there that knows channel, id and time",
+            beyond=_SMALLER_BY_HAND,
+        ),
     ),
     _row(
         "latest", "the 100 newest, from the database,", _reading_latest, *_OFTEN,

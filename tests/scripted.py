@@ -83,7 +83,7 @@ def mark(store: Store, *stale: str, previous: int | None = None):
 
 def invalidate(store: Store, version: int, least: int | None = None, seen: Sequence[str] = ()):
     """Invalidate the one message, below `least`, and say of others that they are stored."""
-    stale = [(KEY, version if least is None else least)]
+    stale = {KEY: version if least is None else least}
     call = scripts.invalidate(KEYS, CHANNEL, version, stale, 70, seen=seen, seen_seconds=90)
     return store.run(call)
 
@@ -129,7 +129,7 @@ def patch(
             KEYS,
             CHANNEL,
             version,
-            [],
+            {},
             70,
             previous=previous,
             capacity=capacity,

@@ -30,7 +30,7 @@ def group(changes: Iterable[Change]) -> list[ChannelWrite]:
 def marks(keys: Keys, writes: Iterable[ChannelWrite]) -> list[Call]:
     """One call per channel."""
     return [
-        scripts.mark(keys, write.channel_id, list(_stale(keys, write)), previous=write.previous)
+        scripts.mark(keys, write.channel_id, _stale(keys, write), previous=write.previous)
         for write in writes
     ]
 
@@ -47,7 +47,7 @@ def invalidations(
                 keys,
                 write.channel_id,
                 write.version,
-                list(_stale(keys, write).items()),
+                _stale(keys, write),
                 lives.tombstone,
                 previous=write.previous if patch else None,
                 capacity=capacity,
@@ -64,11 +64,13 @@ def _stale(keys: Keys, write: ChannelWrite) -> dict[str, int]:
 
     A received message is among them, because its absence may be cached.
     """
-    stale: dict[str, int] = {}
+    newest: dict[int, int] = {}
     for change in write.changes:
-        key = keys.message(*change.key)
-        stale[key] = max(change.version, stale.get(key, 0))
-    for page in {change.key.message_id // PAGE for change in write.changes}:
+        number = change.key.message_id
+        newest[number] = max(change.version, newest.get(number, 0))
+    names = keys.messages(write.channel_id, newest).values()
+    stale = dict(zip(names, newest.values(), strict=True))
+    for page in {number // PAGE for number in newest}:
         stale[keys.page(write.channel_id, page)] = write.version
     return stale
 

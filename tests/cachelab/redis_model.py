@@ -108,7 +108,9 @@ class RedisModel:
         return 0 if refused else 1
 
     def _mark(self, keys: tuple[str, ...], args: tuple[object, ...]) -> int:
-        (window, lease, held, generation, *stale), (topic, previous) = keys, args
+        (held, generation, *others), (topic, previous) = keys, args
+        half = len(others) // 2
+        (window, *stale), (lease, *leases) = others[:half], others[half:]
         needed = None if previous == "" else int(str(previous))
         if needed is not None and self._version(window) == needed:
             self.data[held] = self.data.pop(window)
@@ -116,17 +118,18 @@ class RedisModel:
             self.delete(held)
         self._forget(topic, window, lease)
         self.delete(generation)
-        for key, its_lease in zip(stale[::2], stale[1::2], strict=True):
+        for key, its_lease in zip(stale, leases, strict=True):
             self._forget(topic, key, its_lease)
         return 1
 
     def _invalidate(self, keys: tuple[str, ...], args: tuple[object, ...]) -> int:
-        window, lease, held, generation, tombstone, *others = keys
+        held, tombstone, generation, window, *others = keys
         topic, version, ms, previous, capacity, values, seen_ms, seen, *rest = args
         number, count = int(str(version)), int(str(values))
-        stale, flags = others[: 2 * count], others[2 * count :]
+        stale, (lease, *others) = others[:count], others[count:]
+        leases, flags = others[:count], others[count:]
         least, patch = rest[:count], rest[count:]
-        for key, its_lease, needed in zip(stale[::2], stale[1::2], least, strict=True):
+        for key, its_lease, needed in zip(stale, leases, least, strict=True):
             has = self._version(key)
             if has is None or has < int(str(needed)):
                 self._forget(topic, key, its_lease)

@@ -55,6 +55,7 @@ class Guard(StrEnum):
     LAST = "last"
 
 
+_LEASE = f":{Guard.LEASE}"
 _NUMBERED = (Kind.MESSAGE, Kind.SEEN, Kind.PAGE)
 
 
@@ -125,7 +126,7 @@ class Keys:
 
     def lease(self, key: str) -> str:
         """Name the lease that guards `key`; same slot."""
-        return f"{key}:{Guard.LEASE}"
+        return key + _LEASE
 
     def held(self, key: str) -> str:
         """Name the place where the window `key` is put aside; same slot."""

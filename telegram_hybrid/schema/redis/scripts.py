@@ -16,7 +16,7 @@ Lua's numbers are doubles and lose integers above 2**53.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha1
 from importlib.resources import files
 
@@ -90,15 +90,14 @@ def fill(
     )
 
 
-def mark(keys: Keys, channel_id: int, stale: Sequence[str], *, previous: int | None) -> Call:
+def mark(keys: Keys, channel_id: int, stale: Iterable[str], *, previous: int | None) -> Call:
     """Drop the values and leases `stale`, and put the channel's window aside.
 
     It is kept there only if it is of version `previous`: then the write can patch it.
     """
     window = keys.window(channel_id)
-    named = [window, keys.lease(window), keys.held(window), keys.generation(channel_id)]
-    for key in stale:
-        named += (key, keys.lease(key))
+    named = [keys.held(window), keys.generation(channel_id), window, *stale]
+    named += map(keys.lease, named[2:])
     return Call(MARK, tuple(named), (keys.filled, "" if previous is None else previous))
 
 
@@ -106,7 +105,7 @@ def invalidate(
     keys: Keys,
     channel_id: int,
     version: int,
-    stale: Sequence[tuple[str, int]],
+    stale: Mapping[str, int],
     seconds: float,
     *,
     previous: int | None = None,
@@ -123,15 +122,13 @@ def invalidate(
     The tombstone is kept for `seconds`, and the flags `seen` for `seen_seconds`.
     """
     window = keys.window(channel_id)
-    named = [window, keys.lease(window), keys.held(window), keys.generation(channel_id)]
-    named.append(keys.tombstone(channel_id))
+    named = [keys.held(window), keys.tombstone(channel_id), keys.generation(channel_id)]
+    named += (window, *stale)
+    named += map(keys.lease, named[3:])
+    named += seen
     args: list[str | bytes | int] = [keys.filled, version, milliseconds(seconds)]
     args += ("" if previous is None else previous, capacity)
-    args += (len(stale), milliseconds(seen_seconds), SEEN)
-    for key, least in stale:
-        named += (key, keys.lease(key))
-        args.append(least)
-    named += seen
+    args += (len(stale), milliseconds(seen_seconds), SEEN, *stale.values())
     for message_id, text in patch:
         args += (message_id, text)
     return Call(INVALIDATE, tuple(named), tuple(args))

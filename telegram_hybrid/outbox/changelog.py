@@ -1,4 +1,4 @@
-"""The log of changes: one row for each change of a message, written by `append_events`.
+"""The log of changes: one row for each change of a message, written by `append_changes`.
 
 It outlives the outbox, whose rows go when they are published, and is read by pollers. Within a
 channel its rows come in the order of the commits, by version; `channel_heads` tells which channels

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, Self, TypeVar
 from uuid import UUID
 
 import attrs
-import msgspec
+import uuid_utils
 import uuid_utils.compat
 from sqlalchemy import Connection
 
 from telegram_hybrid.model import Event, EventType, Message
 from telegram_hybrid.model.upcasting import MESSAGE, UPCASTERS
 from telegram_hybrid.outbox.locks import lock_prefix
-from telegram_hybrid.schema.postgres.sql import fetch, fetch_each
+from telegram_hybrid.schema.postgres.sql import array, fetch, fetch_each
 from telegram_hybrid.schema.postgres.tables import shard_of
 
 _T = TypeVar("_T")
@@ -73,36 +73,24 @@ def append(
     schema: str,
     changed: Iterable[tuple[EventType, Message]],
     *,
-    as_row: Callable[[Message], dict[str, Any]] | None = None,
+    storing: bool = False,
     traceparent: str | None = None,
 ) -> dict[int, int]:
     """Write one event for each changed message, in the given order, in this transaction.
 
     And one row of the log of changes, unless the channel had come as far before. Raises each
     channel's head to the highest version among its messages; returns the heads as they were
-    before, {channel_id: version}, 0 for a channel that had none. With `as_row`, the messages that
-    are just received are stored as well, as these columns.
+    before, {channel_id: version}, 0 for a channel that had none. `storing`, the messages that are
+    just received are stored as well.
 
     While the database works on some of them, the next are taken from `changed` and encoded.
     The caller holds the lock of every channel concerned: ids are drawn here, and within a
     channel their order must be the order of commits (P3).
     """
-    values = (
-        {
-            "events": _json([_event(kind, message) for kind, message in piece]),
-            "new_messages": _json(
-                [as_row(message) for kind, message in piece if kind is EventType.RECEIVED]
-                if as_row
-                else []
-            ),
-            "payload_version": UPCASTERS.current(MESSAGE),
-            "traceparent": traceparent,
-        }
-        for piece in _pieces(changed)
-    )
+    values = (_columns(piece, storing, traceparent) for piece in _pieces(changed))
     heads: dict[int, int] = {}
-    for rows in fetch_each(connection, _APPEND, schema, values):
-        heads = dict(rows) | heads
+    for ((before,),) in fetch_each(connection, _APPEND, schema, values):
+        heads = dict(before) | heads
     return heads
 
 
@@ -113,21 +101,24 @@ def _pieces(changed: Iterable[_T]) -> Iterator[list[_T]]:
         yield piece
 
 
-def _event(kind: EventType, message: Message) -> dict[str, Any]:
+def _columns(
+    piece: Sequence[tuple[EventType, Message]], storing: bool, traceparent: str | None
+) -> dict[str, Any]:
+    """The values of `_APPEND`: payloads a line each, the rest as arrays."""
+    kinds, messages = zip(*piece, strict=True)
     return {
-        "shard": shard_of(message.channel_id),
-        "event_id": uuid_utils.compat.uuid7(),
-        "type": kind.value,
-        "channel_id": message.channel_id,
-        "message_id": message.message_id,
-        "payload": msgspec.Raw(message.to_json()),
-        "version": message.version,
-        "status": message.status.value,
+        "payloads": b"\n".join([message.to_json() for message in messages]).decode(),
+        "event_ids": array([str(uuid_utils.uuid7()) for _ in messages]),
+        "types": array(kinds),
+        "shards": array([shard_of(message.channel_id) for message in messages]),
+        "channels": array([message.channel_id for message in messages]),
+        "messages": array([message.message_id for message in messages]),
+        "versions": array([message.version for message in messages]),
+        "statuses": array([message.status for message in messages]),
+        "storing": storing and EventType.RECEIVED in kinds,
+        "payload_version": UPCASTERS.current(MESSAGE),
+        "traceparent": traceparent,
     }
-
-
-def _json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
 
 
 def publish(connection: Connection, schema: str, event: Event) -> Event:
@@ -161,8 +152,10 @@ SELECT "{schema}".append_event(
 )
 """
 
+# Without CAST, which is as much work as all of these values: there is one function of the name.
 _APPEND = """
-SELECT * FROM "{schema}".append_events(
-    CAST(:events AS json), CAST(:new_messages AS json), :payload_version, CAST(:traceparent AS text)
+SELECT "{schema}".append_changes(
+    :payloads, :event_ids, :types, :shards, :channels, :messages, :versions, :statuses, :storing,
+    :payload_version, :traceparent
 )
 """

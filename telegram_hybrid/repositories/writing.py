@@ -8,7 +8,7 @@ writers of one channel never deadlock over its keys.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -35,7 +35,7 @@ from telegram_hybrid.outbox import rows as outbox
 from telegram_hybrid.outbox.locks import lock_channels, lock_prefix
 from telegram_hybrid.repositories import reading
 from telegram_hybrid.repositories.decisions import Verdict, compare
-from telegram_hybrid.repositories.inserting import as_row, columns
+from telegram_hybrid.repositories.inserting import columns
 from telegram_hybrid.repositories.lineage import record_told, told_by
 from telegram_hybrid.repositories.partitions import Partitions
 from telegram_hybrid.schema.postgres.sql import array, fetch
@@ -275,7 +275,7 @@ class Writer:
         """Announce what was written, and store what is new of it by the same statements."""
         events = ((kind, _standing(kind, message, slot)) for kind, message, slot in written)
         try:
-            self.announce(events, as_row)
+            self.announce(events, storing=True)
         except IntegrityError:
             # A partition that was there before has been dropped: the next try makes it again.
             self._partitions.forget()
@@ -324,17 +324,18 @@ class Writer:
     def announce(
         self,
         events: Iterable[tuple[EventType, Message]],
-        as_row: Callable[[Message], dict[str, Any]] | None = None,
+        *,
+        storing: bool = False,
     ) -> None:
         """Write the events of changed messages, and count these as changes of this transaction.
 
-        With `as_row`, those that were just received are stored, too.
+        `storing`, those that were just received are stored, too.
         """
         heads = outbox.append(
             self._connection,
             self._schema,
             map(self._counted, events),
-            as_row=as_row,
+            storing=storing,
             traceparent=self._trace(),
         )
         self._heads = heads | self._heads

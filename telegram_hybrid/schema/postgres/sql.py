@@ -82,8 +82,11 @@ def _raise_sqlalchemys(connection: Connection, wire: Any, said: str, error: Any)
     ) from error
 
 
-def array(values: Iterable[int | UUID | None]) -> str:
-    """Return an array as text, which is to be cast: the driver's own way takes far longer."""
+def array(values: Iterable[int | UUID | str | None]) -> str:
+    """Return an array as text, which is to be cast: the driver's own way takes far longer.
+
+    Of words that stand in it as they are, such as those of our enums: nothing is quoted.
+    """
     return "{" + ",".join("NULL" if each is None else str(each) for each in values) + "}"
 
 

@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any
 
 import attrs
-import msgspec
 import psycopg
 
 from benchmarks.benchmark import Aim, Benchmark, Bound, Contender, Operation, Plan, Role
@@ -21,6 +20,8 @@ from benchmarks.posts import post
 from benchmarks.recording import Statement, elsewhere, recording, replay, statements
 from benchmarks.stand import Stand
 from telegram_hybrid.hybrid import Hybrid
+from telegram_hybrid.model import Message
+from telegram_hybrid.repositories.inserting import columns
 
 _PSYCOPG = ("psycopg", "psycopg-binary")
 _DAY = 1_440  # posts: one a minute
@@ -76,12 +77,16 @@ def _bare_event(schema: str, found: list[Statement]) -> list[Statement]:
 
 
 def _instead(found: list[Statement], statement: str) -> list[Statement]:
-    (ours,) = (each for each in found if ".append_events(" in each.text)
-    (message,) = msgspec.json.decode(ours.values["new_messages"])
-    (event,) = msgspec.json.decode(ours.values["events"])
-    jsons = ("entities", "media", "metadata", "payload")
-    values = {**ours.values, **event, **message}
-    values |= {name: msgspec.json.encode(values[name]).decode() for name in jsons}
+    (ours,) = (each for each in found if ".append_changes(" in each.text)
+    payload = ours.values["payloads"]
+    values = {
+        **columns(Message.from_json(payload)),
+        "payload": payload,
+        "payload_version": ours.values["payload_version"],
+        "event_id": ours.values["event_ids"].strip("{}"),
+        "type": ours.values["types"].strip("{}"),
+        "shard": ours.values["shards"].strip("{}"),
+    }
     return [
         attrs.evolve(each, text=statement, values=values) if each is ours else each
         for each in found

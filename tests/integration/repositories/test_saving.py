@@ -349,7 +349,7 @@ def test_the_event_of_a_new_message_costs_no_statement_of_its_own(hybrid: Hybrid
     with collected() as statements:
         hybrid.messages.save(second)
     _lock_keys, insert = statements
-    assert ".append_events(" in insert
+    assert ".append_changes(" in insert
 
 
 def test_a_month_whose_partition_was_dropped_is_made_again(hybrid: Hybrid) -> None:

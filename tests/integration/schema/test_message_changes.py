@@ -106,9 +106,31 @@ def test_what_is_forgotten_while_a_page_is_read_is_on_it(hybrid: Hybrid) -> None
         hybrid.messages.changes(cursor)
 
 
+#: What the library of today says, as one of before said it.
+_AS_BEFORE = """
+CREATE FUNCTION "{schema}".append_changes(
+    payloads text, event_ids uuid[], types text[], shards smallint[], channels bigint[],
+    messages bigint[], versions bigint[], statuses text[], storing boolean,
+    payload_version integer, trace text
+) RETURNS bigint[]
+LANGUAGE sql VOLATILE AS $body$
+    SELECT array_agg(ARRAY[of_channel, before]) FROM (
+        SELECT json_agg(event) AS events,
+               json_agg(CAST('{"text": "", "source": "unknown", "message_type": "channel_post",
+                               "entities": [], "media": [], "metadata": {}}' AS jsonb)
+                        || CAST(payload AS jsonb)) AS new_messages
+        FROM unnest(string_to_array(payloads, E'\\n'), event_ids, types, shards, channels, messages,
+                    versions)
+            AS event (payload, event_id, type, shard, channel_id, message_id, version)
+    ) AS said, "{schema}".append_events(events, new_messages, payload_version, trace)
+$body$;
+"""
+
+
 def let_write(connection: Connection, schema: str) -> None:
-    """Have the library of today in the place of one of before: with the function that it calls."""
-    connection.exec_driver_sql(LOCK.replace("{schema}", schema))
+    """Have the library of today in the place of one of before: with the functions it calls."""
+    for function in (LOCK, _AS_BEFORE):
+        connection.exec_driver_sql(function.replace("{schema}", schema))
     connection.commit()
 
 

@@ -148,7 +148,7 @@ def test_neither_may_do_what_only_the_owner_does(
         "UPDATE {s}.alembic_version SET version_num = '0001'",
         "CREATE TABLE {s}.mine ()",
         "CREATE FUNCTION {s}.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
-        "DROP FUNCTION {s}.append_events",
+        "DROP FUNCTION {s}.append_changes",
         "DROP SCHEMA {s} CASCADE",
     ):
         assert refused(one, statement), statement

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 
 from telegram_hybrid.errors import InvalidInput
-from telegram_hybrid.model import Message, checks
+from telegram_hybrid.model import Message, MessageKey, checks
 
 #: Messages of one batch, and so of one transaction.
 ROWS = 1_000
@@ -35,6 +36,21 @@ def batches(messages: Iterable[Message]) -> Iterator[list[Message]]:
         yield batch
     if failure is not None:
         raise failure
+
+
+def waves(messages: Sequence[Message]) -> Iterator[list[int]]:
+    """Yield positions in waves: each key once a wave, its occurrences in their order."""
+    waiting = deque(range(len(messages)))
+    while waiting:
+        seen: set[MessageKey] = set()
+        wave: list[int] = []
+        later: deque[int] = deque()
+        for position in waiting:
+            key = messages[position].key
+            (later if key in seen else wave).append(position)
+            seen.add(key)
+        yield wave
+        waiting = later
 
 
 def checked_message(field: str, message: object) -> Message:

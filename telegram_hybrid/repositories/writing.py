@@ -7,9 +7,8 @@ writers of one channel never deadlock over its keys.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import attrs
@@ -34,10 +33,12 @@ from telegram_hybrid.observe import traces
 from telegram_hybrid.outbox import rows as outbox
 from telegram_hybrid.outbox.locks import lock_channels, lock_prefix
 from telegram_hybrid.repositories import reading
+from telegram_hybrid.repositories.batches import waves
 from telegram_hybrid.repositories.decisions import Verdict, compare
 from telegram_hybrid.repositories.inserting import columns
 from telegram_hybrid.repositories.lineage import record_told, told_by
 from telegram_hybrid.repositories.partitions import Partitions
+from telegram_hybrid.repositories.steps import NEVER_COMPRESSED, Found, Step, Steps
 from telegram_hybrid.schema.postgres.sql import array, fetch
 
 _KEYS = """
@@ -96,9 +97,6 @@ WHERE NOT EXISTS (
 
 _NOTHING = (None, None)
 
-#: What was sent later than this ago is in no compressed chunk: `compress_window` is a day at least.
-_NEVER_COMPRESSED = timedelta(hours=12)
-
 
 @attrs.frozen(slots=True)
 class Slot:
@@ -137,6 +135,7 @@ class Writer:
         self.changes: list[Change] = []
         #: Whether it may change any number of compressed messages.
         self._unbounded = False
+        self._steps = Steps(connection, schema, self._append, self._undone)
         #: Whether events of somebody's own wait for the commit.
         self.published = False
         #: The version of each channel before this transaction changed it.
@@ -153,7 +152,7 @@ class Writer:
         self._partitions.ensure(item.sent_at for item in messages)
         channel_ids = {item.channel_id for item in messages}
         saved: dict[int, Saved] = {}
-        for wave in _distinct(messages):
+        for wave in waves(messages):
             batch = [messages[position] for position in wave]
             keys = [message.key for message in batch]
             slots = self.slots(keys) if saved else self._lock_and_look(channel_ids, keys)
@@ -174,7 +173,8 @@ class Writer:
         return published
 
     def writes(self) -> list[ChannelWrite]:
-        """What the transaction has done so far, by channel."""
+        """What the transaction has done so far, by channel; all of it is written then."""
+        self._steps.settle()
         return [
             attrs.evolve(write, previous=self._heads[write.channel_id])
             for write in group(self.changes)
@@ -251,18 +251,10 @@ class Writer:
         """Look the keys up and draw a version for each; their channels are locked."""
         return [Slot(*row) for row in self.execute(_KEYS, **_arrays(keys))]
 
-    def stored(self, keys: Iterable[MessageKey]) -> dict[MessageKey, Message]:
-        """Return those of the messages that are stored, deleted ones included."""
-        return {
-            message.key: message
-            for channel_id, ids in _by_channel(keys).items()
-            for message in reading.by_ids(self._connection, self._schema, channel_id, ids).values()
-        }
-
     def _stored_and_said(
         self, keys: Iterable[MessageKey]
     ) -> dict[MessageKey, tuple[Message, datetime | None]]:
-        """Return `stored`, each with the time when its content was last said again."""
+        """Return those that are stored, each with the time when its content was last said again."""
         return {
             message.key: (message, said_at)
             for channel_id, ids in _by_channel(keys).items()
@@ -282,7 +274,7 @@ class Writer:
             raise
 
     def _edit(self, before: Message, incoming: Message, version: int) -> Message:
-        if not self._unbounded and before.sent_at < datetime.now(UTC) - _NEVER_COMPRESSED:
+        if not self._unbounded and before.sent_at < datetime.now(UTC) - NEVER_COMPRESSED:
             # Once a transaction, and only for what may be compressed: it has the lock already.
             self.lock({before.channel_id}, unbounded=True)
         self._keep_revision(before, before.version, RevisionReason.EDIT)
@@ -331,14 +323,36 @@ class Writer:
 
         `storing`, those that were just received are stored, too.
         """
+        self._steps.settle()
+        self._append(map(self._counted, events), self._trace(), storing=storing)
+
+    def _append(
+        self,
+        events: Iterable[tuple[EventType, Message]],
+        traceparent: str | None,
+        *,
+        storing: bool = False,
+    ) -> None:
         heads = outbox.append(
-            self._connection,
-            self._schema,
-            map(self._counted, events),
-            storing=storing,
-            traceparent=self._trace(),
+            self._connection, self._schema, events, storing=storing, traceparent=traceparent
         )
         self._heads = heads | self._heads
+
+    def find(self, channel_id: int, message_ids: Sequence[int]) -> list[Found]:
+        """Lock the channel, and return those of its messages that are stored, in their order."""
+        self._reserve({channel_id})
+        found = self._steps.find(channel_id, message_ids)
+        self.locked.add(channel_id)
+        self._unbounded = True
+        return found
+
+    def change(self, events: Iterable[tuple[EventType, Message]], *, at_once: bool) -> None:
+        """Have messages that were found stand as these do; see `Steps.add`."""
+        trace = self._trace()
+        self._steps.add((Step(*self._counted(event), trace) for event in events), at_once=at_once)
+
+    def _undone(self, count: int) -> None:
+        del self.changes[-count:]
 
     def _counted(self, event: tuple[EventType, Message]) -> tuple[EventType, Message]:
         kind, message = event
@@ -374,21 +388,6 @@ def _by_channel(keys: Iterable[MessageKey]) -> dict[int, list[int]]:
     for key in keys:
         by_channel.setdefault(key.channel_id, []).append(key.message_id)
     return by_channel
-
-
-def _distinct(messages: Sequence[Message]) -> Iterator[list[int]]:
-    """Yield positions in waves: each key once a wave, its occurrences in their order."""
-    waiting = deque(range(len(messages)))
-    while waiting:
-        seen: set[MessageKey] = set()
-        wave: list[int] = []
-        later: deque[int] = deque()
-        for position in waiting:
-            key = messages[position].key
-            (later if key in seen else wave).append(position)
-            seen.add(key)
-        yield wave
-        waiting = later
 
 
 def _standing(kind: EventType, message: Message, slot: Slot) -> Message:

@@ -7,6 +7,7 @@ from time import monotonic
 from typing import Any
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
 #: Called some ten times a second with the seconds waited so far; it may raise.
 Watch = Callable[["WatchedConnection", float], None]
@@ -23,6 +24,34 @@ class WatchedConnection(psycopg.Connection[Any]):
     watch: Watch | None = None
     #: Called after each answer.
     answered: Callable[[], None] | None = None
+    #: Called once, before anything else is said in the transaction that it was set in: what is to
+    #: be written and waits for more of its kind.
+    owed: Callable[[], None] | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether its transaction can only be rolled back, to a savepoint at least."""
+        return self.info.transaction_status is TransactionStatus.INERROR
+
+    def cursor(self, *args: Any, **options: Any) -> Any:
+        """Pay what is owed, and return a cursor; see psycopg."""
+        self._pay()
+        return super().cursor(*args, **options)
+
+    def commit(self) -> None:
+        """Pay what is owed, and commit; see psycopg."""
+        self._pay()
+        super().commit()
+
+    def rollback(self) -> None:
+        """Roll back, with what is owed; see psycopg."""
+        self.owed = None
+        super().rollback()
+
+    def _pay(self) -> None:
+        owed, self.owed = self.owed, None
+        if owed is not None:
+            owed()
 
     def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
         """Consume a generator of the protocol; see psycopg."""

@@ -371,12 +371,9 @@ class Hybrid:
 
     def _after_commit(self, writes: list[ChannelWrite]) -> None:
         # Both may fail without harm: the relay applies every invalidation again before it
-        # publishes, and polls when nobody wakes it. In this order: a relay that comes first drops
-        # the window that we would patch, and somebody has to load it again.
-        self.cache.invalidate(writes)
-        if self._redis is not None:
-            self.cache.wake()
-        else:
+        # publishes, and polls when nobody wakes it.
+        self.cache.committed(writes)
+        if self._redis is None:
             self._notify()
 
 

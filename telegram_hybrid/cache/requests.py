@@ -148,11 +148,12 @@ class Mark:
 class Invalidate:
     """Forget what is older than this, which was committed. Reply: True if all of it was applied.
 
-    `repair`: in the place of a writer that may have died.
+    `repair`: in the place of a writer that may have died. `wake`: and tell relays, behind it.
     """
 
     writes: Sequence[ChannelWrite]
     repair: bool = False
+    wake: bool = False
 
 
 RedisRequest: TypeAlias = (

@@ -178,7 +178,8 @@ class Store:
 
     def _invalidate(self, request: Invalidate) -> tuple[Any, Exception | None]:
         turn = self.gate.turn
-        replies = self._run(self._invalidations(request.writes))
+        wake: list[Command] = [("PUBLISH", self._keys.wake, b"")] if request.wake else []
+        replies = self._run(self._invalidations(request.writes), wake)
         done: dict[bool, list[ChannelWrite]] = {True: [], False: []}
         for write, reply in zip(request.writes, replies, strict=True):
             done[not isinstance(reply, Exception)].append(write)
@@ -319,15 +320,17 @@ class Store:
             return False
         return isinstance(held, bytes) and held.endswith(b"+")
 
-    def _run(self, calls: Sequence[Call]) -> list[Any]:
+    def _run(self, calls: Sequence[Call], then: Sequence[Command] = ()) -> list[Any]:
         """Run scripts in one round trip; an error stands in its reply's place.
 
-        A server that does not know a script (restarted, promoted, SCRIPT FLUSH) is sent its text.
+        What is to be done `then` goes with them. A server that does not know a script (restarted,
+        promoted, SCRIPT FLUSH) is sent its text.
         """
-        replies = self._ask([_run("EVALSHA", call.script.sha, call) for call in calls])
+        known = [_run("EVALSHA", call.script.sha, call) for call in calls]
+        replies = self._ask([*known, *then])[: len(calls)]
         unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-        known = self._ask([_run("EVAL", calls[i].script.text, calls[i]) for i in unknown])
-        for index, reply in zip(unknown, known, strict=True):
+        told = self._ask([_run("EVAL", calls[i].script.text, calls[i]) for i in unknown])
+        for index, reply in zip(unknown, told, strict=True):
             replies[index] = reply
         return replies
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from threading import Event, Lock, Thread
+from time import monotonic
 
 #: Seconds between two calls of one process; a relay needs about that long for a round.
 INTERVAL = 0.005
@@ -20,13 +21,17 @@ _LAST = 1.0
 class Wake:
     """Has a thread call `tell` soon, however often it was asked, and never makes the asker wait.
 
-    At most one call in `INTERVAL` seconds, and always one that begins after the asking: a relay
+    About one call in `INTERVAL` seconds, and always one that begins after the asking: a relay
     that woke for an earlier one may have looked before the last one committed. `tell` returns
     False if it failed; then there is none for `PAUSE` seconds. What is lost when the process ends,
     the relays' polling finds.
+
+    Who has to say something to the same server anyway may `claim` the call.
     """
 
     _thread: Thread | None
+    _next: float
+    _stop: Event
 
     def __init__(self, tell: Callable[[], bool]) -> None:
         self._tell = tell
@@ -47,6 +52,19 @@ class Wake:
                         thread.start()
                         self._thread = thread
 
+    def claim(self) -> bool:
+        """Whether the caller is to tell the relays himself, at once, in the thread's place.
+
+        If he cannot, he has to ask after all.
+        """
+        now = monotonic()
+        if now < self._next:
+            return False
+        # Two that come at the same moment both tell: no harm, and no lock.
+        self._next = now + INTERVAL
+        self._due = False  # who asked before is told of as well
+        return True
+
     def close(self) -> None:
         """Make the call that is due, if it takes less than a second; may be repeated."""
         thread = self._thread
@@ -58,6 +76,8 @@ class Wake:
     def _begin(self) -> None:
         self._process = os.getpid()
         self._due = False
+        #: When the next call may begin, on the monotonic clock.
+        self._next = 0.0
         self._news, self._stop, self._lock = Event(), Event(), Lock()
         self._thread = None
 
@@ -65,8 +85,10 @@ class Wake:
         while self._news.wait(_IDLE) or not self._is_over():
             self._news.clear()
             if self._due:
+                self._stop.wait(max(0.0, self._next - monotonic()))
+            if self._due:
                 self._due = False  # first: who asks from here on may have committed too late
-                self._stop.wait(INTERVAL if self._tell() else PAUSE)
+                self._next = monotonic() + (INTERVAL if self._tell() else PAUSE)
             if self._stop.is_set() and not self._due:
                 return
 

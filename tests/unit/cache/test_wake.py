@@ -1,6 +1,7 @@
 """Wakes are few, they make nobody wait, and the last one is never swallowed."""
 
 import time
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -135,3 +136,46 @@ def test_where_no_thread_can_be_started_nobody_hears_of_it(monkeypatch: pytest.M
     wake()
     settle()
     assert len(publisher.times) == 1
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_who_may_tell_by_himself_does_so_and_the_thread_waits_its_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Broken on purpose: with `_next` left as it was, everybody told by himself; with a thread that
+    # does not wait for it, it told at once; with claims during its pause, each commit asked a
+    # Redis that fails.
+    monkeypatch.setattr(waking, "INTERVAL", 0.3)
+    monkeypatch.setattr(waking, "PAUSE", 60.0)
+    publisher = Publisher()
+    wake = Wake(publisher)
+    began = time.monotonic()
+    assert wake.claim()
+    assert not wake.claim()
+    wake()
+    until(lambda: len(publisher.times) == 1)
+    assert publisher.times[0] - began >= 0.3
+    publisher.works = False
+    wake()
+    until(lambda: wake._next > time.monotonic() + 1.0)
+    assert not wake.claim()
+    wake.close()
+
+
+def test_who_tells_by_himself_tells_for_those_who_asked_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Broken on purpose: with `_due` left standing, the thread told what had been told.
+    publisher = Publisher()
+    wake = Wake(publisher)
+    with monkeypatch.context() as patch:
+        patch.setattr(waking.Thread, "start", lambda _: None)  # it has not come to it yet
+        wake()
+    assert wake.claim()
+    assert not wake._due

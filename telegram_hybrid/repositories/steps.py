@@ -21,17 +21,15 @@ from telegram_hybrid.repositories import reading
 from telegram_hybrid.repositories.batches import ROWS
 from telegram_hybrid.schema.postgres.sql import array, fetch
 
+# Without CAST and without names, which are a tenth of the work: there is one function of the name,
+# and it begins with reading.NAMES.
 _FIND = """
-SELECT {columns}, status_before, next_version, moment, compressing
-FROM "{schema}".lock_messages(
-    CAST(:prefix AS text), CAST(:channel_id AS bigint), CAST(:message_ids AS bigint[]))
-""".replace("{columns}", ", ".join(reading.NAMES))
+SELECT * FROM "{schema}".lock_messages(:prefix, :channel_id, :message_ids)
+"""
 
 _WRITE = """
 SELECT "{schema}".mark_messages(
-    CAST(:channel_ids AS bigint[]), CAST(:message_ids AS bigint[]),
-    CAST(:sent_at AS timestamptz[]), CAST(:statuses AS text[]), CAST(:versions AS bigint[]),
-    CAST(:reasons AS text[]))
+    :channel_ids, :message_ids, :sent_at, :statuses, :versions, :reasons)
 """
 
 
@@ -140,7 +138,7 @@ class Steps:
             "channel_ids": array(each.channel_id for each in messages),
             "message_ids": array(each.message_id for each in messages),
             "sent_at": [each.sent_at for each in messages],
-            "statuses": [each.status.value for each in messages],
+            "statuses": array(each.status for each in messages),
             "versions": array(each.version for each in messages),
             "reasons": [
                 each.status_reason if each.deleted_at is None else each.delete_reason

@@ -43,6 +43,18 @@ def test_every_event_takes_effect_once_in_order_and_leaves_the_queue(at: Stand, 
     assert at.taken() == []
 
 
+def test_events_that_wait_share_transactions(rabbit_at: Stand):
+    # Broken on purpose: without the loop in `_drain`, 100 transactions.
+    handler = Handler(rabbit_at)
+    ids = publish(rabbit_at, 100)
+    consumer = rabbit_at.consumer(handler, batch=20)
+    consumer.start()
+    until(lambda: consumer.counters.consumed == 100)
+    assert consumer.stop()
+    assert handler.effects() == ids
+    assert rabbit_at.value("SELECT count(DISTINCT CAST(xmin AS text)) FROM {s}.effects") <= 50
+
+
 @pytest.mark.parametrize("batch", [1, 10])
 def test_an_event_that_comes_twice_takes_effect_once(at: Stand, batch: int):
     # Broken on purpose: calling the handler whatever `receive` said gave two effects each.

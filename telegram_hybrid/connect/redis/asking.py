@@ -6,18 +6,14 @@ takes its client longer than the command itself, and a pipeline does it for each
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from hiredis import pack_command
 from redis import Redis
 from redis.exceptions import ResponseError
 
 #: A command's name and its arguments.
 Command = tuple[str | bytes | int, ...]
-
-#: As redis-py does it, but for its looks at each argument. (Typed for one argument alone.)
-_pack: Callable[[Command], bytes] = pack_command  # type: ignore[assignment]
 
 
 def ask(client: Redis, commands: Sequence[Command]) -> list[Any]:
@@ -29,7 +25,7 @@ def ask(client: Redis, commands: Sequence[Command]) -> list[Any]:
     pool = client.connection_pool
     connection: Any = pool.get_connection()
     try:
-        connection.send_packed_command([b"".join(map(_pack, commands))])
+        connection.send_packed_command([b"".join(connection.pack_commands(commands))])
         return [_reply(connection) for _ in commands]
     except BaseException:
         connection.disconnect()  # replies may be under way that are nobody's

@@ -128,9 +128,12 @@ def _by_hand(size: Size, name: str, over: Over, *, cached: bool = False) -> Open
             fresh = _fresh(count)
 
             def inputs(calls: int) -> list[list[list[Step]]]:
+                transactions = [_transactions(heard, given) for given in fresh(calls)]
+                steps = [each for some in transactions for one in some for each in one]
+                if cached != any(isinstance(each, Commands) for each in steps):
+                    raise RuntimeError("what Redis is told was not heard, or was without it")
                 return [
-                    [elsewhere(each, heard_in, sent_to) for each in _transactions(heard, given)]
-                    for given in fresh(calls)
+                    [elsewhere(each, heard_in, sent_to) for each in some] for some in transactions
                 ]
 
             stored = partial(_count, stand, f"{sent_to}.messages")

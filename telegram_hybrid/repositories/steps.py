@@ -15,6 +15,7 @@ from typing import Any
 import attrs
 from sqlalchemy import Connection
 
+from telegram_hybrid.errors import DatabaseError
 from telegram_hybrid.model import EventType, Message, MessageKey, Status
 from telegram_hybrid.outbox.locks import lock_prefix
 from telegram_hybrid.repositories import reading
@@ -79,6 +80,7 @@ class Steps:
         self._announce = announce
         self._undone = undone
         self._waiting: list[Step] = []
+        self._lost = False
 
     def find(self, channel_id: int, message_ids: Sequence[int]) -> list[Found]:
         """Lock a channel until the transaction ends; return the stored ones of its messages.
@@ -118,7 +120,9 @@ class Steps:
             self._wire.owed = self.settle
 
     def settle(self) -> None:
-        """Write what waits."""
+        """Write what waits. Raises `DatabaseError` if that once failed on our side."""
+        if self._lost:
+            raise DatabaseError("changes of this transaction were not written: it cannot go on")
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
@@ -129,9 +133,14 @@ class Steps:
             # since a savepoint is something that is said.
             self._undone(len(waiting))
             return
-        self._write([step.message for step in waiting])
-        for trace, some in groupby(waiting, key=attrgetter("traceparent")):
-            self._announce([(step.kind, step.message) for step in some], trace)
+        try:
+            self._write([step.message for step in waiting])
+            for trace, some in groupby(waiting, key=attrgetter("traceparent")):
+                self._announce([(step.kind, step.message) for step in some], trace)
+        except BaseException:
+            # PostgreSQL would commit the rest without these, if somebody swallowed this.
+            self._lost = not wire.failed
+            raise
 
     def _write(self, messages: Sequence[Message]) -> None:
         values = {

@@ -9,8 +9,9 @@ from sqlalchemy.exc import DBAPIError
 from statements import collected
 
 from telegram_hybrid import Event, Hybrid, Message, Status
-from telegram_hybrid.errors import IllegalTransition, WriteConflict
+from telegram_hybrid.errors import DatabaseError, IllegalTransition, WriteConflict
 from telegram_hybrid.observe import traces
+from telegram_hybrid.outbox import rows as outbox_rows
 from telegram_hybrid.outbox.locks import lock_channels
 from telegram_hybrid.testing import make_message, make_messages
 from telegram_hybrid.testing.factories import CHANNEL_ID
@@ -82,6 +83,27 @@ def test_whatever_is_said_in_the_transaction_sees_them(hybrid: Hybrid) -> None:
         driver.commit()  # what nobody should do, and loses nothing
         driver.rollback()
         assert statuses(hybrid)[4] is Status.QUEUED
+
+
+def test_nothing_is_committed_without_steps_that_could_not_be_written(
+    hybrid: Hybrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Broken on purpose: without `_lost`, what was saved before was committed without the mark.
+    saved(hybrid, make_message(message_id=1))
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(DatabaseError, match="were not written"), hybrid.transaction() as tx:
+        tx.messages.save(make_message(message_id=2))
+        tx.messages.mark(CHANNEL_ID, 1, Status.QUEUED)
+        with monkeypatch.context() as patch:
+            patch.setattr(outbox_rows, "append", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                tx.messages.save(make_message(message_id=3))
+    assert statuses(hybrid) == {1: Status.RECEIVED}
+    hybrid.messages.mark(CHANNEL_ID, 1, Status.QUEUED)
+    assert statuses(hybrid) == {1: Status.QUEUED}
 
 
 def test_a_message_may_take_several_steps_in_one_transaction(hybrid: Hybrid) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
+import attrs
 import psycopg
 import pytest
 from sqlalchemy import text
@@ -37,8 +40,11 @@ def outbox(hybrid: Hybrid, columns: str) -> list[tuple[object, ...]]:
 
 
 def saved(hybrid: Hybrid, *messages: Message) -> None:
-    """Store them, and forget their events."""
-    hybrid.messages.save_many(messages)
+    """Store them as of today, as nothing that may be compressed, and forget their events."""
+    today = datetime.now(UTC) - timedelta(hours=1)
+    hybrid.messages.save_many(
+        attrs.evolve(each, sent_at=today + timedelta(seconds=each.message_id)) for each in messages
+    )
     with hybrid.engine.begin() as connection:
         connection.execute(text(f"DELETE FROM {hybrid.settings.database_schema}.outbox"))
 

@@ -65,14 +65,15 @@ COMMENT ON FUNCTION "{schema}".lock_messages IS
 
 # A deletion leaves what was said with the status before it, which an undo brings back: what has
 # been deleted is changed by nothing else. The least and the greatest as values close other
-# partitions, and what TimescaleDB has compressed of other channels and times.
+# partitions, and what TimescaleDB has compressed of other channels and times. (Which chunks an
+# UPDATE concerns, TimescaleDB knows by their CHECK constraints alone.)
 MARK = """
 CREATE FUNCTION "{schema}".mark_messages(
     channels bigint[], ids bigint[], times timestamptz[], statuses text[], versions bigint[],
     reasons text[]
 ) RETURNS void
 LANGUAGE plpgsql VOLATILE
-SET constraint_exclusion TO off SET plan_cache_mode TO force_custom_plan AS $body$
+SET plan_cache_mode TO force_custom_plan AS $body$
 #variable_conflict use_column
 DECLARE
     least_channel bigint;

@@ -211,19 +211,20 @@ class MessageCache:
         """
         return not writes or self._store is None or self._store.ask(Invalidate(writes)) is True
 
-    def committed(self, writes: Sequence[ChannelWrite]) -> None:
+    def committed(self, writes: Sequence[ChannelWrite]) -> bool:
         """Invalidate what a commit made stale, and have relays woken behind it.
 
         In this order: a relay that comes first drops the window that we would patch, and somebody
-        has to load it again. Never raises.
+        has to load it again. Returns whether all was invalidated; never raises.
         """
         if self._store is None:
-            return
+            return True
         # With the invalidations, if no call has just been made: a thread is slower to make it.
         claimed = bool(writes) and self._wake.claim()
-        done = self._store.ask(Invalidate(writes, wake=claimed)) if writes else None
+        done = self._store.ask(Invalidate(writes, wake=claimed)) if writes else True
         if not claimed or done is None:
             self._wake()
+        return done is True
 
     def forget_seen(self, channel_id: int, message_ids: Iterable[int]) -> bool:
         """Take back that messages are stored: they were removed, which saving never does.

@@ -48,9 +48,19 @@ def deaf() -> None:
 
 def lenient() -> None:
     """Planted: plain delete. Leases and tombstones outlive what they guard."""
-    for name in ("MARK", "INVALIDATE"):
-        text = getattr(scripts, name).text.replace("UNLINK', value, lease)", "UNLINK', value)")
-        text = text.replace("redis.call('SET', KEYS[5], tombstone", "redis.call('SET', KEYS[5], 0")
+    changes = {
+        "MARK": {"most - 1, #KEYS)))\nend\nreturn 1": "most - 1, 2 + values)))\nend\nreturn 1"},
+        "INVALIDATE": {
+            "redis.call('UNLINK', unpack(leases, from, to))": "",
+            "redis.call('SET', KEYS[2], tombstone": "redis.call('SET', KEYS[2], 0",
+        },
+    }
+    for name, replaced in changes.items():
+        text = getattr(scripts, name).text
+        for before, after in replaced.items():
+            if before not in text:
+                raise RuntimeError(f"{name} has no {before!r} to be planted in")
+            text = text.replace(before, after)
         setattr(scripts, name, scripts.Script(text))
 
 
@@ -217,7 +227,7 @@ class Writer:
         self._facts = facts
         self._chance = random.Random(seed)
         self._marked = False
-        mark, invalidate = MessageCache.mark, MessageCache.invalidate
+        mark, committed = MessageCache.mark, MessageCache.committed
 
         def marking(cache: MessageCache, writes: Sequence[ChannelWrite]) -> bool:
             self._marked = mark(cache, writes)
@@ -229,12 +239,12 @@ class Writer:
                 facts.note(facts.committed, writes)
             change = writes[0].changes[0]
             self._maybe_die(0.03, (*change.key, change.version, time.monotonic()))
-            applied = invalidate(cache, writes)
+            applied = committed(cache, writes)
             if applied:
                 facts.note(facts.applied, writes)
             return applied
 
-        MessageCache.mark, MessageCache.invalidate = marking, invalidating  # type: ignore[method-assign]
+        MessageCache.mark, MessageCache.committed = marking, invalidating  # type: ignore[method-assign]
         with connect(settings) as hybrid:
             while not facts.over.value:
                 with suppress(HybridError):

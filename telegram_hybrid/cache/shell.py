@@ -212,7 +212,7 @@ class MessageCache:
         return not writes or self._store is None or self._store.ask(Invalidate(writes)) is True
 
     def committed(self, writes: Sequence[ChannelWrite]) -> bool:
-        """Invalidate what a commit made stale, and have relays woken behind it.
+        """Invalidate what a commit made stale, if anything, and have relays woken behind it.
 
         In this order: a relay that comes first drops the window that we would patch, and somebody
         has to load it again. Returns whether all was invalidated; never raises.
@@ -262,11 +262,6 @@ class MessageCache:
         if self._store is not None:
             # Longer than a tombstone lives, so that a transaction may have been open for a while.
             self._store.recall(*changed(2 * self._protocol.lives.tombstone))
-
-    def wake(self) -> None:
-        """Have relays told that rows were committed, within `wake.INTERVAL` or so."""
-        if self._store is not None:
-            self._wake()
 
     def stats(self) -> CacheStats:
         """Return the counts of this process so far, and how it stands with Redis."""

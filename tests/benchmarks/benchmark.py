@@ -104,8 +104,8 @@ class Bound:
     """The contender below which nobody who does all of the work can come, and why.
 
     A missed aim is shown beside what that contender reached in the same run: if it missed too,
-    the aim is out of reach. With `beyond`, another contender, the bound of a ratio is what that
-    costs more than this, on top of whom ours is compared with.
+    the aim is out of reach. With `beyond`, another contender, the bound of a ratio is what
+    this one takes longer than that one, on top of whom ours is compared with.
     """
 
     name: str

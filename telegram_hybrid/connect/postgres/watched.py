@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from threading import RLock
 from time import monotonic
 from typing import Any
 
@@ -33,28 +34,20 @@ class WatchedConnection(psycopg.Connection[Any]):
         """Whether its transaction can only be rolled back, to a savepoint at least."""
         return self.info.transaction_status is TransactionStatus.INERROR
 
-    def cursor(self, *args: Any, **options: Any) -> Any:
-        """Pay what is owed, and return a cursor; see psycopg."""
-        self._pay()
-        return super().cursor(*args, **options)
-
-    def commit(self) -> None:
-        """Pay what is owed, and commit; see psycopg."""
-        self._pay()
-        super().commit()
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.lock = RLock()  # type: ignore[assignment]  # what is owed is paid under it, by the same thread
 
     def rollback(self) -> None:
         """Roll back, with what is owed; see psycopg."""
         self.owed = None
         super().rollback()
 
-    def _pay(self) -> None:
+    def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
+        """Pay what is owed, and consume a generator of the protocol; see psycopg."""
         owed, self.owed = self.owed, None
         if owed is not None:
             owed()
-
-    def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
-        """Consume a generator of the protocol; see psycopg."""
         if self.closed:
             return super().wait(gen, *args, **options)
         try:

@@ -7,8 +7,8 @@ which take half an hour to save.
 `growth-get` asks for as many messages of both, spread over the whole store and read once before: a
 million messages are more than the 512 MB of PostgreSQL's buffers, and what is asked for at random
 among them is fetched from the kernel or the disk, a page a message, whoever asks. `growth-get-any`
-does just that. Beside it psycopg asks for the same rows, knowing when each was sent, by a prepared
-statement of the partition itself: what these take longer in the larger store, everybody takes.
+does just that. Beside it psycopg asks for the same rows by a prepared statement that knows when
+each was sent: what these take longer in the larger store, everybody takes.
 """
 
 from __future__ import annotations

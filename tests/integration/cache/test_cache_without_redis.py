@@ -36,7 +36,7 @@ def test_no_redis_at_all_reads_from_the_database(database: Database) -> None:
     cache = MessageCache(None, KEYS)
     check_reads(cache, database)
     assert cache.repair([change(1, 2)]) is True
-    cache.wake()
+    cache.committed([])
     assert cache.stats() == CacheStats()
 
 
@@ -52,7 +52,7 @@ def test_a_killed_redis_costs_nothing_but_hits_and_is_used_again_when_it_returns
             check_reads(cache, database)
         database.put(message(1, 2))
         assert cache.repair([change(1, 2)]) is False
-        cache.wake()
+        cache.committed([])
         assert len(caplog.records) == 1, "one outage, one line"
         stats = cache.stats()
         assert (stats.errors, stats.breaker) == (FAILURES, "open"), "then nobody asks any more"

@@ -294,7 +294,7 @@ def test_wakes_arrive_few_and_never_none(cache: MessageCache, client: redis.Redi
         listener.subscribe(KEYS.wake)
         listener.get_message(timeout=1)
         for _ in range(200):
-            cache.wake()
+            cache.committed([])
             time.sleep(0.0002)
         arrived = 0
         while listener.get_message(timeout=0.1):

@@ -73,8 +73,9 @@ def test_the_steps_of_a_transaction_are_written_together(hybrid: Hybrid) -> None
 
 
 def test_whatever_is_said_in_the_transaction_sees_them(hybrid: Hybrid) -> None:
-    # Broken on purpose: without paying in `cursor`, each of these saw "received".
-    saved(hybrid, *make_messages(4))
+    # Broken on purpose: without paying in `wait`, each of these saw "received"; by paying where
+    # cursors are made, what an older one asks and what psycopg says by itself did.
+    saved(hybrid, *make_messages(6))
     schema = hybrid.settings.database_schema
     question = f"SELECT status FROM {schema}.messages WHERE message_id = "
     with hybrid.transaction() as tx:
@@ -85,6 +86,13 @@ def test_whatever_is_said_in_the_transaction_sees_them(hybrid: Hybrid) -> None:
         assert driver.execute(f"{question} 2").fetchone() == ("queued",)
         tx.messages.mark(CHANNEL_ID, 3, Status.QUEUED)
         assert tx.messages.get(CHANNEL_ID, 3).status is Status.QUEUED
+        older = driver.cursor()
+        tx.messages.mark(CHANNEL_ID, 5, Status.QUEUED)
+        assert older.execute(f"{question} 5").fetchone() == ("queued",)
+        tx.messages.mark(CHANNEL_ID, 6, Status.QUEUED)
+        with driver.transaction(force_rollback=True):
+            pass
+        assert older.execute(f"{question} 6").fetchone() == ("queued",)
         tx.messages.mark(CHANNEL_ID, 4, Status.QUEUED)
         driver.commit()  # what nobody should do, and loses nothing
         driver.rollback()
@@ -137,7 +145,7 @@ def test_a_message_may_take_several_steps_in_one_transaction(hybrid: Hybrid) -> 
 
 
 def test_events_of_other_kinds_come_out_in_their_order(hybrid: Hybrid) -> None:
-    # Broken on purpose: without paying in `cursor`, the second mark comes behind what was said.
+    # Broken on purpose: without paying in `wait`, the second mark comes behind what was said.
     saved(hybrid, *make_messages(2))
     with hybrid.transaction() as tx:
         tx.messages.mark(CHANNEL_ID, 1, Status.QUEUED)
@@ -177,8 +185,7 @@ def test_nothing_is_owed_by_a_connection_that_was_rolled_back(hybrid: Hybrid) ->
 
 
 def test_a_savepoint_takes_back_the_steps_behind_it_and_no_others(hybrid: Hybrid) -> None:
-    # Broken on purpose: without the look whether the transaction has failed, the rollback to the
-    # savepoint fails; without `undone`, the commit is told of a change that never was.
+    # Broken on purpose: without `forget` the rollback to the savepoint fails.
     saved(hybrid, *make_messages(3), make_message(channel_id=OTHER, message_id=4))
     schema = hybrid.settings.database_schema
     with hybrid.engine.begin() as holder, hybrid.transaction() as tx:

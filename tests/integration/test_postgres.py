@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event, text
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 
 from telegram_hybrid import Hybrid, Outcome
 from telegram_hybrid.connect.postgres import reads
 from telegram_hybrid.errors import DatabaseError, DatabaseUnavailable
 from telegram_hybrid.schema.postgres.sql import fetch
 from telegram_hybrid.testing import make_message
+from telegram_hybrid.testing.factories import CHANNEL_ID
 
 pytestmark = pytest.mark.integration
 
@@ -46,6 +47,42 @@ def test_a_connection_that_breaks_inside_a_transaction_is_a_typed_retryable_erro
         time.sleep(0.1)
         tx.messages.save(make_message())
     assert broken.value.retryable
+    assert hybrid.messages.get(*message.key) is None
+
+
+def test_a_transaction_that_failed_is_not_taken_for_committed(hybrid: Hybrid) -> None:
+    # Broken on purpose: without the look whether it has failed, the block ended in silence, and
+    # the message was in the cache alone: PostgreSQL answers a COMMIT with ROLLBACK then.
+    hybrid.messages.latest(CHANNEL_ID)
+    with (
+        pytest.raises(DatabaseError, match="behind a savepoint") as told,
+        hybrid.transaction() as tx,
+    ):
+        tx.messages.save(message := make_message())
+        with suppress(DBAPIError):
+            tx.connection.execute(text("SELECT 1 / 0"))
+    assert not told.value.retryable
+    assert hybrid.messages.get(*message.key) is None
+    assert hybrid.messages.latest(CHANNEL_ID) == []
+    assert hybrid.messages.save(message).outcome is Outcome.INSERTED
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_connection_that_was_lost_in_silence_is_told_at_the_end(
+    hybrid: Hybrid, again: bool
+) -> None:
+    # Broken on purpose: without a translation it was SQLAlchemy's PendingRollbackError, which a
+    # consumer took for the handler's own failure.
+    with pytest.raises(DatabaseUnavailable), hybrid.transaction() as tx:
+        tx.messages.save(message := make_message())
+        pid = tx.connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        with hybrid.engine.begin() as other:
+            other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+        time.sleep(0.1)
+        with suppress(DBAPIError):
+            tx.connection.execute(text("SELECT 1"))
+        if again:
+            tx.messages.save(make_message())
     assert hybrid.messages.get(*message.key) is None
 
 

@@ -52,6 +52,8 @@ __all__ = [
     "translated_errors",
 ]
 
+#: SQLAlchemy's code for a statement on a connection that was lost in this transaction.
+_LOST_BEFORE = "8s2b"
 _ROUTER = "telegram_hybrid_router"
 
 
@@ -142,12 +144,15 @@ def transaction(engine: Engine) -> Iterator[Connection]:
     """One READ COMMITTED transaction: committed at the clean end of the block, else rolled back.
 
     Raises `DatabaseUnavailable`, `WriteConflict` (both safe to run again), `CommitUnknown`,
-    `SchemaMismatch` or `DatabaseError`, with the driver's error as the cause.
+    `SchemaMismatch` or `DatabaseError`, with the driver's error as the cause. A block that ends
+    cleanly though one of its statements failed raises `DatabaseError`: PostgreSQL would take a
+    commit for a rollback, and say nothing.
     """
     with connected(engine) as connection:
         begun = connection.begin()
         try:
             yield connection
+            _check_committable(connection, engine)
         except BaseException as error:
             try:
                 begun.rollback()
@@ -165,6 +170,24 @@ def transaction(engine: Engine) -> Iterator[Connection]:
                 f"the connection to {_place(engine)} broke during the commit; save again: "
                 "what is stored already will be a duplicate"
             ) from error
+
+
+def _check_committable(connection: Connection, engine: Engine) -> None:
+    """Raise if somebody swallowed the error that ended the transaction."""
+    if connection.invalidated:
+        raise _lost(engine)
+    driver: Any = connection.connection.dbapi_connection
+    if driver.failed:
+        raise DatabaseError(
+            "a statement of this transaction failed, so nothing of it was committed: "
+            "what may fail belongs behind a savepoint, connection.begin_nested()"
+        )
+
+
+def _lost(engine: Engine) -> DatabaseUnavailable:
+    return DatabaseUnavailable(
+        f"{_place(engine)}: the connection was lost, and nothing of this transaction committed"
+    )
 
 
 @contextmanager
@@ -230,6 +253,8 @@ def _raise_ours(error: BaseException, engine: Engine) -> None:
     """Raise the error of ours for one of SQLAlchemy's, if there is one."""
     if isinstance(error, sqlalchemy.exc.DBAPIError):
         raise _translate(error, engine) from error
+    if isinstance(error, sqlalchemy.exc.PendingRollbackError) and error.code == _LOST_BEFORE:
+        raise _lost(engine) from error
     if isinstance(error, sqlalchemy.exc.TimeoutError):
         raise DatabaseUnavailable(
             f"no free connection to {_place(engine)} within the pool's timeout; "

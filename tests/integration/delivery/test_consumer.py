@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from stand import ALL, Handler, Stand, publish, sealed, until
 
 from telegram_hybrid.connect import postgres
@@ -99,6 +101,31 @@ def test_a_failing_handler_leaves_nothing_is_called_again_and_keeps_its_channels
     assert sorted(handler.effects()) == ids
     for channel in (-1001, -1002):
         assert handler.effects(channel) == sorted(handler.effects(channel))
+
+
+@pytest.mark.parametrize("batch", [1, 10])
+def test_a_handler_that_swallows_the_databases_error_is_called_again(at: Stand, batch: int):
+    # Broken on purpose: PostgreSQL takes the COMMIT of a failed transaction for a ROLLBACK, and
+    # without a look at that the event was acknowledged, with all of its batch, and lost.
+    handler = Handler(at)
+    tries = []
+
+    def swallow(event: Event, tx: Any) -> None:
+        if event.message.message_id == 2 and len(tries) < 3:
+            tries.append(event)
+            with suppress(DBAPIError):
+                tx.connection.execute(text("SELECT 1 / 0"))
+        else:
+            with suppress(DBAPIError):  # behind that, in a batch
+                handler(event, tx)
+
+    ids = publish(at, 12, [-1001, -1002])
+    consumer = at.consumer(swallow, backoff=QUICK, batch=batch)
+    consumer.start()
+    until(lambda: consumer.counters.consumed == 12)
+    assert consumer.stop()
+    assert sorted(handler.effects()) == ids
+    assert len(tries) == 3
 
 
 def test_gauges_tell_how_it_stands(at: Stand):

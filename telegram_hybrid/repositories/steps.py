@@ -64,8 +64,7 @@ class Step:
 class Steps:
     """The steps of one transaction that are decided on, and not written yet.
 
-    `announce` writes the events of some that have a traceparent in common; `undone` is told how
-    many will not be written.
+    `announce` writes the events of some that have a traceparent in common.
     """
 
     def __init__(
@@ -73,12 +72,10 @@ class Steps:
         connection: Connection,
         schema: str,
         announce: Callable[[Iterable[tuple[EventType, Message]], str | None], object],
-        undone: Callable[[int], object],
     ) -> None:
         self._connection = connection
         self._schema = schema
         self._announce = announce
-        self._undone = undone
         self._waiting: list[Step] = []
         self._lost = False
 
@@ -128,11 +125,6 @@ class Steps:
             return
         wire = self._wire
         wire.owed = None
-        if wire.failed:
-            # The transaction is undone, to a savepoint at least: behind which all of these came,
-            # since a savepoint is something that is said.
-            self._undone(len(waiting))
-            return
         try:
             self._write([step.message for step in waiting])
             for trace, some in groupby(waiting, key=attrgetter("traceparent")):
@@ -141,6 +133,11 @@ class Steps:
             # PostgreSQL would commit the rest without these, if somebody swallowed this.
             self._lost = not wire.failed
             raise
+
+    def forget(self) -> None:
+        """Do not write what waits: it came behind a savepoint, to which the transaction returns."""
+        self._waiting.clear()
+        self._wire.owed = None
 
     def _write(self, messages: Sequence[Message]) -> None:
         values = {

@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.event import listen
 
 from telegram_hybrid.connect import postgres
 from telegram_hybrid.errors import CommitUnknown, InvalidInput
@@ -142,7 +143,7 @@ class Transaction:
     """One open transaction: `messages` and `channels` on it, and its SQLAlchemy `connection`.
 
     `publish` announces events of your own. The connection is there for your own statements, which
-    commit or roll back with ours.
+    commit or roll back with ours; savepoints, too, are set and rolled back to through it.
     """
 
     def __init__(self, connection: Connection, schema: str, writer: Writer) -> None:
@@ -198,6 +199,9 @@ class Transactions:
         self._before_commit = before_commit
         self._after_commit = after_commit
         self._local = threading.local()
+        #: The writers of all open transactions.
+        self._open: dict[Connection, Writer] = {}
+        listen(engine, "before_cursor_execute", self._hear)
 
     @contextmanager
     def begin(self, *, traceparent: str | None = None) -> Iterator[Transaction]:
@@ -225,10 +229,12 @@ class Transactions:
                 )
                 transaction = Transaction(connection, self._schema, writer)
                 writers.append(writer)
+                self._open[connection] = writer
                 try:
                     yield transaction
                 finally:
                     writers.remove(writer)
+                    del self._open[connection]
                 writes, published = writer.writes(), writer.published
                 if writes:
                     self._before_commit(writes)
@@ -238,6 +244,10 @@ class Transactions:
             raise
         if writes or published:
             self._after_commit(writes)
+
+    def _hear(self, connection: Connection, _cursor: Any, statement: str, *_more: Any) -> None:
+        if (writer := self._open.get(connection)) is not None:
+            writer.savepoints.hear(statement)
 
     def _writers_of_thread(self) -> list[Writer]:
         """Those of the transactions that this thread has open."""

@@ -38,6 +38,7 @@ from telegram_hybrid.repositories.decisions import Verdict, compare
 from telegram_hybrid.repositories.inserting import columns
 from telegram_hybrid.repositories.lineage import record_told, told_by
 from telegram_hybrid.repositories.partitions import Partitions
+from telegram_hybrid.repositories.savepoints import Savepoints
 from telegram_hybrid.repositories.steps import NEVER_COMPRESSED, Found, Step, Steps
 from telegram_hybrid.schema.postgres.sql import array, fetch
 
@@ -99,6 +100,16 @@ _NOTHING = (None, None)
 
 
 @attrs.frozen(slots=True)
+class Known:
+    """What a writer knows at some moment of its transaction."""
+
+    changes: int
+    locked: frozenset[int]
+    heads: Mapping[int, int]
+    unbounded: bool
+
+
+@attrs.frozen(slots=True)
 class Slot:
     """What the database said of one key: where it is stored, if it is, and a fresh version."""
 
@@ -135,11 +146,12 @@ class Writer:
         self.changes: list[Change] = []
         #: Whether it may change any number of compressed messages.
         self._unbounded = False
-        self._steps = Steps(connection, schema, self._append, self._undone)
+        self._steps = Steps(connection, schema, self._append)
         #: Whether events of somebody's own wait for the commit.
         self.published = False
-        #: The version of each channel before this transaction changed it.
-        self._heads: dict[int, int] = {}
+        #: The version of each channel before this transaction changed it; never changed in place.
+        self._heads: Mapping[int, int] = {}
+        self.savepoints = Savepoints(self._known, self._return_to)
 
     def save(self, messages: Sequence[Message]) -> list[Saved]:
         """Store a batch and return the outcome of each, in order.
@@ -179,6 +191,17 @@ class Writer:
             attrs.evolve(write, previous=self._heads[write.channel_id])
             for write in group(self.changes)
         ]
+
+    def _known(self) -> Known:
+        """What is true again after a rollback to a savepoint that is set now."""
+        self._steps.settle()
+        return Known(len(self.changes), frozenset(self.locked), self._heads, self._unbounded)
+
+    def _return_to(self, then: Known) -> None:
+        self._steps.forget()
+        del self.changes[then.changes :]
+        self.locked = set(then.locked)
+        self._heads, self._unbounded = then.heads, then.unbounded
 
     # What every write does, also those that are written elsewhere.
 
@@ -336,7 +359,7 @@ class Writer:
         heads = outbox.append(
             self._connection, self._schema, events, storing=storing, traceparent=traceparent
         )
-        self._heads = heads | self._heads
+        self._heads = {**heads, **self._heads}
 
     def find(self, channel_id: int, message_ids: Sequence[int]) -> list[Found]:
         """Lock the channel, and return those of its messages that are stored, in their order."""
@@ -350,9 +373,6 @@ class Writer:
         """Have messages that were found stand as these do; see `Steps.add`."""
         trace = self._trace()
         self._steps.add((Step(*self._counted(event), trace) for event in events), at_once=at_once)
-
-    def _undone(self, count: int) -> None:
-        del self.changes[-count:]
 
     def _counted(self, event: tuple[EventType, Message]) -> tuple[EventType, Message]:
         kind, message = event

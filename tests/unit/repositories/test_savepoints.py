@@ -1,0 +1,65 @@
+"""Savepoints are followed as PostgreSQL follows them, in whatever spelling they are asked for."""
+
+from __future__ import annotations
+
+import pytest
+
+from telegram_hybrid.repositories.savepoints import Savepoints
+
+
+def run(*said: str | int) -> list[int]:
+    """Return what is known at the end: the numbers, without those that were rolled back."""
+    known: list[int] = []
+
+    def again(count: int) -> None:
+        del known[count:]
+
+    savepoints = Savepoints(lambda: len(known), again)
+    for each in said:
+        if isinstance(each, int):
+            known.append(each)
+        else:
+            savepoints.hear(each)
+    return known
+
+
+@pytest.mark.parametrize(
+    "back",
+    [
+        "ROLLBACK TO SAVEPOINT a",
+        "rollback to a",
+        "  Rollback\n Work To A;",
+        "ROLLBACK TRANSACTION TO SAVEPOINT a -- the first",
+        'ROLLBACK TO "a"',
+    ],
+)
+def test_a_rollback_takes_back_what_came_behind_its_savepoint(back: str) -> None:
+    # Broken on purpose: without folding the name, `A` was a savepoint that nobody had set.
+    assert run(1, "SAVEPOINT a", 2, "SAVEPOINT b", 3, back) == [1]
+
+
+def test_a_savepoint_may_be_returned_to_more_than_once() -> None:
+    # Broken on purpose: dropped with those behind it, it was unknown the second time.
+    assert run("SAVEPOINT a", 1, "ROLLBACK TO a", 2, "ROLLBACK TO a", 3) == [3]
+
+
+def test_a_name_that_is_set_twice_hides_the_earlier_until_released() -> None:
+    # Broken on purpose: with a dictionary, the first `a` was forgotten.
+    twice = (1, "SAVEPOINT a", 2, "SAVEPOINT a", 3)
+    assert run(*twice, "ROLLBACK TO a") == [1, 2]
+    assert run(*twice, "RELEASE SAVEPOINT a", "ROLLBACK TO a") == [1]
+
+
+def test_names_in_quotes_are_taken_as_they_are() -> None:
+    assert run('SAVEPOINT "A ""b"', 1, "SAVEPOINT a", 2, 'ROLLBACK TO "A ""b"') == []
+    assert run('SAVEPOINT "A"', 1, "SAVEPOINT a", 2, "ROLLBACK TO A") == [1]
+    assert run("SAVEPOINT savepoint", 1, "ROLLBACK TO savepoint") == []
+
+
+@pytest.mark.parametrize(
+    "other",
+    ["SELECT 'ROLLBACK TO a'", "ROLLBACK", "ROLLBACK TO b", "RELEASE b", "SAVEPOINTS a", ""],
+)
+def test_other_statements_change_nothing(other: str) -> None:
+    assert run("SAVEPOINT a", 1, other) == [1]
+    assert run("SAVEPOINT a", 1, other, "ROLLBACK TO a") == []

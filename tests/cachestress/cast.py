@@ -95,6 +95,8 @@ class Facts:
         self._counts = array(ctypes.c_long, len(self.COUNTS))
         #: Writers that died after the commit: (channel, message, version, monotonic time).
         self.crashes: Any = multiprocessing.SimpleQueue()
+        #: How many of these were not seen by readers yet. The relay must live as long.
+        self.unseen = multiprocessing.Value("i", 0)
         self.findings: Any = multiprocessing.SimpleQueue()
 
     def count(self, **more: int) -> None:
@@ -104,6 +106,10 @@ class Facts:
 
     def __getitem__(self, name: str) -> int:
         return int(self._counts[self.COUNTS.index(name)])
+
+    def add_unseen(self, number: int) -> None:
+        with self.unseen.get_lock():
+            self.unseen.value += number
 
     def note(self, array: Any, writes: Sequence[ChannelWrite]) -> None:
         for write in writes:
@@ -277,6 +283,7 @@ class Writer:
             return
         facts.count(kills=1)
         if crash is not None:
+            facts.add_unseen(1)
             facts.crashes.put(crash)
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -302,7 +309,7 @@ class Watch:
 
     def __init__(self, settings: Settings, facts: Facts, _: int) -> None:
         with connect(settings) as hybrid:
-            while not facts.over.value or not facts.crashes.empty():
+            while not facts.over.value:
                 if facts.crashes.empty():
                     time.sleep(0.01)
                     continue
@@ -321,3 +328,4 @@ class Watch:
                 # A failover, or a relay that has to be started again, takes its own time.
                 disturbed = around or facts.failing.value or facts.relay_died_at.value > died_at - 1
                 facts.findings.put(("repaired", took, bool(disturbed)))
+                facts.add_unseen(-1)

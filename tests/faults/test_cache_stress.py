@@ -65,6 +65,7 @@ def test_under_every_fault_no_read_is_older_than_an_invalidation_before_it(
     assert (facts["older_than_invalidation"], facts["incomplete"]) == (0, 0), play.found
     assert (facts["older_than_commit"], facts["invented"]) == (0, 0), play.found
     assert max(play.repairs) < POLL_MOST + 1.0
+    assert facts.unseen.value == 0
     happened = (chaos.failovers, chaos.flushes, chaos.stops, chaos.evicted, facts["kills"])
     assert all(happened), happened
 

@@ -29,6 +29,7 @@ from telegram_hybrid.repositories.channels import Channels
 from telegram_hybrid.repositories.life import TransactionLife
 from telegram_hybrid.repositories.partitions import Partitions
 from telegram_hybrid.repositories.polling import TransactionPolling
+from telegram_hybrid.repositories.savepoints import ends_transaction
 from telegram_hybrid.repositories.writing import Writer
 
 _T = TypeVar("_T")
@@ -202,6 +203,7 @@ class Transactions:
         #: The writers of all open transactions.
         self._open: dict[Connection, Writer] = {}
         listen(engine, "before_cursor_execute", self._hear)
+        listen(engine, "after_cursor_execute", self._heard)
 
     @contextmanager
     def begin(self, *, traceparent: str | None = None) -> Iterator[Transaction]:
@@ -247,7 +249,16 @@ class Transactions:
 
     def _hear(self, connection: Connection, _cursor: Any, statement: str, *_more: Any) -> None:
         if (writer := self._open.get(connection)) is not None:
+            if ends_transaction(statement):
+                # What was written would be gone, or there too early, and nobody were told.
+                raise InvalidInput(
+                    "statement", "a transaction ends with its block: leave that, or raise"
+                )
             writer.savepoints.hear(statement)
+
+    def _heard(self, connection: Connection, _cursor: Any, statement: str, *_more: Any) -> None:
+        if (writer := self._open.get(connection)) is not None:
+            writer.savepoints.heard(statement)
 
     def _writers_of_thread(self) -> list[Writer]:
         """Those of the transactions that this thread has open."""

@@ -77,7 +77,8 @@ class Steps:
         self._schema = schema
         self._announce = announce
         self._waiting: list[Step] = []
-        self._lost = False
+        #: Whether it must not be committed.
+        self.lost = False
 
     def find(self, channel_id: int, message_ids: Sequence[int]) -> list[Found]:
         """Lock a channel until the transaction ends; return the stored ones of its messages.
@@ -110,15 +111,14 @@ class Steps:
         """
         if at_once:
             self.settle()
+        self._wire.owed = self.settle  # first: whatever interrupts the next line, they are written
         self._waiting += steps
         if at_once or len(self._waiting) >= ROWS:
             self.settle()
-        elif self._waiting:
-            self._wire.owed = self.settle
 
     def settle(self) -> None:
         """Write what waits. Raises `DatabaseError` if that once failed on our side."""
-        if self._lost:
+        if self.lost:
             raise DatabaseError("changes of this transaction were not written: it cannot go on")
         waiting, self._waiting = self._waiting, []
         if not waiting:
@@ -131,13 +131,18 @@ class Steps:
                 self._announce([(step.kind, step.message) for step in some], trace)
         except BaseException:
             # PostgreSQL would commit the rest without these, if somebody swallowed this.
-            self._lost = not wire.failed
+            self.torn()
             raise
 
     def forget(self) -> None:
         """Do not write what waits: it came behind a savepoint, to which the transaction returns."""
         self._waiting.clear()
         self._wire.owed = None
+
+    def torn(self) -> None:
+        """Something was written only in part, by an exception of our side: nothing may commit."""
+        if not self._connection.invalidated:
+            self.lost |= not self._wire.failed
 
     def _write(self, messages: Sequence[Message]) -> None:
         values = {

@@ -107,6 +107,7 @@ class Known:
     locked: frozenset[int]
     heads: Mapping[int, int]
     unbounded: bool
+    lost: bool
 
 
 @attrs.frozen(slots=True)
@@ -168,7 +169,12 @@ class Writer:
             batch = [messages[position] for position in wave]
             keys = [message.key for message in batch]
             slots = self.slots(keys) if saved else self._lock_and_look(channel_ids, keys)
-            saved.update(zip(wave, self._save_distinct(keys, batch, slots), strict=True))
+            try:
+                outcomes = self._save_distinct(keys, batch, slots)
+            except BaseException:
+                self._steps.torn()  # an edit without its event, a change that was only counted
+                raise
+            saved.update(zip(wave, outcomes, strict=True))
         return [saved[position] for position in range(len(messages))]
 
     def publish(self, event: Event) -> Event:
@@ -193,15 +199,16 @@ class Writer:
         ]
 
     def _known(self) -> Known:
-        """What is true again after a rollback to a savepoint that is set now."""
-        self._steps.settle()
-        return Known(len(self.changes), frozenset(self.locked), self._heads, self._unbounded)
+        """What is true again after a rollback to a savepoint that was just set."""
+        locked = frozenset(self.locked)
+        return Known(len(self.changes), locked, self._heads, self._unbounded, self._steps.lost)
 
     def _return_to(self, then: Known) -> None:
         self._steps.forget()
         del self.changes[then.changes :]
         self.locked = set(then.locked)
         self._heads, self._unbounded = then.heads, then.unbounded
+        self._steps.lost = then.lost
 
     # What every write does, also those that are written elsewhere.
 
@@ -370,9 +377,15 @@ class Writer:
         return found
 
     def change(self, events: Iterable[tuple[EventType, Message]], *, at_once: bool) -> None:
-        """Have messages that were found stand as these do; see `Steps.add`."""
+        """Have messages that were found stand as these do; see `Steps.add`.
+
+        Behind a savepoint at once: what is refused when that is released cannot go back to it.
+        """
         trace = self._trace()
-        self._steps.add((Step(*self._counted(event), trace) for event in events), at_once=at_once)
+        self._steps.add(
+            (Step(*self._counted(event), trace) for event in events),
+            at_once=at_once or bool(self.savepoints),
+        )
 
     def _counted(self, event: tuple[EventType, Message]) -> tuple[EventType, Message]:
         kind, message = event

@@ -66,7 +66,7 @@ def test_a_window_is_not_patched_over_what_others_wrote_meanwhile(hybrid: Hybrid
 
 
 def test_a_failed_transaction_goes_on_behind_its_savepoint(hybrid: Hybrid) -> None:
-    # Broken on purpose: without `forget`, what the database refuses was refused at the rollback.
+    # Broken on purpose: with steps that wait behind savepoints, the last was refused at its end.
     today = datetime.now(UTC) - timedelta(hours=1)  # of nothing that may be compressed, steps wait
     hybrid.messages.save_many(attrs.evolve(each, sent_at=today) for each in make_messages(4))
     forbid = f"DELETE FROM {hybrid.settings.database_schema}.status_transitions"
@@ -77,10 +77,10 @@ def test_a_failed_transaction_goes_on_behind_its_savepoint(hybrid: Hybrid) -> No
         with pytest.raises(DBAPIError):
             tx.connection.execute(text("SELECT 1 / 0"))
         failing.rollback()
-        waiting = tx.connection.begin_nested()
-        tx.connection.execute(text(f"{forbid} WHERE next = 'queued'"))
-        tx.messages.mark(CHANNEL_ID, 3, Status.QUEUED)
-        waiting.rollback()
+        with pytest.raises(DBAPIError, match="cannot become queued"):  # noqa: SIM117
+            with tx.connection.begin_nested():
+                tx.connection.execute(text(f"{forbid} WHERE next = 'queued'"))
+                tx.messages.mark(CHANNEL_ID, 3, Status.QUEUED)
         tx.messages.mark(CHANNEL_ID, 4, Status.QUEUED)
         assert [change.key.message_id for change in tx.changes] == [1, 4]
     found = hybrid.messages.get_many(CHANNEL_ID, range(1, 5))

@@ -120,6 +120,31 @@ def test_nothing_is_committed_without_steps_that_could_not_be_written(
     assert statuses(hybrid) == {1: Status.QUEUED}
 
 
+def test_an_edit_is_not_committed_without_its_event(
+    hybrid: Hybrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Broken on purpose: without `torn`, the text was changed, and neither event nor cache told.
+    hybrid.messages.save(message := make_message(message_id=1))
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    later = attrs.evolve(message, text="later", edited_at=datetime.now(UTC))
+    with pytest.raises(DatabaseError, match="were not written"), hybrid.transaction() as tx:
+        tx.messages.seen(CHANNEL_ID, [1])
+        with monkeypatch.context() as patch:
+            patch.setattr(outbox_rows, "append", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                tx.messages.save(later)
+    with hybrid.transaction() as tx:
+        with monkeypatch.context() as patch:
+            patch.setattr(outbox_rows, "append", interrupted)
+            with pytest.raises(KeyboardInterrupt), tx.connection.begin_nested():
+                tx.messages.save(later)
+        assert tx.changes == []
+        assert tx.messages.get(*message.key).text == message.text  # and the transaction goes on
+
+
 def test_a_message_may_take_several_steps_in_one_transaction(hybrid: Hybrid) -> None:
     # Broken on purpose: `find` that leaves them waiting reads "received", and writes one twice.
     saved(hybrid, make_message(message_id=1))

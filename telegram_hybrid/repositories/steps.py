@@ -94,13 +94,14 @@ class Steps:
             "channel_id": channel_id,
             "message_ids": array(message_ids),
         }
-        # What it reads is nothing that waits: that may go on waiting.
         wire = self._wire
-        wire.owed = None
         try:
+            wire.owed = None  # what it reads is nothing that waits: that may go on waiting
             rows = fetch(self._connection, _FIND, self._schema, values)
-        finally:
-            wire.owed = self.settle if self._waiting else None
+            wire.owed = self.settle
+        except BaseException:
+            wire.owed = self.settle
+            raise
         return _found(rows, message_ids)
 
     def add(self, steps: Iterable[Step], *, at_once: bool) -> None:
@@ -111,22 +112,24 @@ class Steps:
         """
         if at_once:
             self.settle()
-        self._wire.owed = self.settle  # first: whatever interrupts the next line, they are written
-        self._waiting += steps
+        try:
+            self._waiting += steps
+            self._wire.owed = self.settle
+        except BaseException:
+            self.torn()
+            raise
         if at_once or len(self._waiting) >= ROWS:
             self.settle()
 
     def settle(self) -> None:
-        """Write what waits. Raises `DatabaseError` if that once failed on our side."""
+        """Write what waits. Raises `DatabaseError` if something was once written in part."""
         if self.lost:
             raise DatabaseError("changes of this transaction were not written: it cannot go on")
-        waiting, self._waiting = self._waiting, []
-        if not waiting:
-            return
-        wire = self._wire
-        wire.owed = None
+        wire, waiting = self._wire, self._waiting
         try:
-            self._write([step.message for step in waiting])
+            wire.owed, self._waiting = None, []
+            if waiting:
+                self._write([step.message for step in waiting])
             for trace, some in groupby(waiting, key=attrgetter("traceparent")):
                 self._announce([(step.kind, step.message) for step in some], trace)
         except BaseException:

@@ -25,8 +25,8 @@ class WatchedConnection(psycopg.Connection[Any]):
     watch: Watch | None = None
     #: Called after each answer.
     answered: Callable[[], None] | None = None
-    #: Called once, before anything else is said in the transaction that it was set in: what is to
-    #: be written and waits for more of its kind.
+    #: Called before anything else is said in the transaction that it was set in, until it is None,
+    #: as it makes itself first of all: what is to be written and waits for more of its kind.
     owed: Callable[[], None] | None = None
 
     @property
@@ -45,9 +45,8 @@ class WatchedConnection(psycopg.Connection[Any]):
 
     def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
         """Pay what is owed, and consume a generator of the protocol; see psycopg."""
-        owed, self.owed = self.owed, None
-        if owed is not None:
-            owed()
+        if self.owed is not None:
+            self.owed()
         if self.closed:
             return super().wait(gen, *args, **options)
         try:

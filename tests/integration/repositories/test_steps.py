@@ -16,6 +16,8 @@ from telegram_hybrid.errors import DatabaseError, IllegalTransition, WriteConfli
 from telegram_hybrid.observe import traces
 from telegram_hybrid.outbox import rows as outbox_rows
 from telegram_hybrid.outbox.locks import lock_channels
+from telegram_hybrid.repositories import writing
+from telegram_hybrid.repositories.steps import Steps
 from telegram_hybrid.testing import make_message, make_messages
 from telegram_hybrid.testing.factories import CHANNEL_ID
 
@@ -143,6 +145,46 @@ def test_an_edit_is_not_committed_without_its_event(
                 tx.messages.save(later)
         assert tx.changes == []
         assert tx.messages.get(*message.key).text == message.text  # and the transaction goes on
+
+
+def test_steps_are_owed_until_they_are_being_written(
+    hybrid: Hybrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Broken on purpose: forgotten before it is paid, who asks after an interruption is told
+    # "received", and the edit's event told it after the mark's.
+    saved(hybrid, message := make_message(message_id=1))
+    settle, calls = Steps.settle, iter([KeyboardInterrupt])
+
+    def interrupted(steps: Steps) -> None:
+        for error in calls:
+            raise error
+        settle(steps)
+
+    monkeypatch.setattr(Steps, "settle", interrupted)
+    with hybrid.transaction() as tx:
+        tx.messages.mark(*message.key, Status.QUEUED)
+        with pytest.raises(KeyboardInterrupt):
+            tx.messages.get(*message.key)
+        assert tx.messages.get(*message.key).status is Status.QUEUED
+
+
+def test_a_step_that_was_only_counted_is_not_committed(
+    hybrid: Hybrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Broken on purpose: without `torn`, the window was patched with a mark that was never written.
+    saved(hybrid, *make_messages(2))
+    hybrid.messages.latest(CHANNEL_ID)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(DatabaseError, match="were not written"), hybrid.transaction() as tx:
+        tx.messages.mark(CHANNEL_ID, 1, Status.QUEUED)
+        with monkeypatch.context() as patch:
+            patch.setattr(writing, "Step", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                tx.messages.mark(CHANNEL_ID, 2, Status.QUEUED)
+    assert {each.status for each in hybrid.messages.latest(CHANNEL_ID)} == {Status.RECEIVED}
 
 
 def test_a_message_may_take_several_steps_in_one_transaction(hybrid: Hybrid) -> None:

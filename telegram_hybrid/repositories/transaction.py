@@ -144,7 +144,8 @@ class Transaction:
     """One open transaction: `messages` and `channels` on it, and its SQLAlchemy `connection`.
 
     `publish` announces events of your own. The connection is there for your own statements, which
-    commit or roll back with ours; savepoints, too, are set and rolled back to through it.
+    commit or roll back with ours; savepoints, too, are set and rolled back to through it, and not
+    through the driver: the cache would be told of what was never committed.
     """
 
     def __init__(self, connection: Connection, schema: str, writer: Writer) -> None:

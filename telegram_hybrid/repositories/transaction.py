@@ -30,6 +30,7 @@ from telegram_hybrid.repositories.life import TransactionLife
 from telegram_hybrid.repositories.partitions import Partitions
 from telegram_hybrid.repositories.polling import TransactionPolling
 from telegram_hybrid.repositories.savepoints import ends_transaction
+from telegram_hybrid.repositories.saving import Saver
 from telegram_hybrid.repositories.writing import Writer
 
 _T = TypeVar("_T")
@@ -38,10 +39,11 @@ _T = TypeVar("_T")
 class TransactionMessages(TransactionLife, TransactionPolling):
     """Messages inside one transaction: reads see its own writes and never the cache."""
 
-    def __init__(self, connection: Connection, schema: str, writer: Writer) -> None:
+    def __init__(self, connection: Connection, schema: str, writer: Writer, saver: Saver) -> None:
         self._connection = connection
         self._schema = schema
         self._writer = writer
+        self._saver = saver
 
     def save(self, message: Message) -> Saved:
         """Store one message; see `Messages.save`."""
@@ -49,7 +51,7 @@ class TransactionMessages(TransactionLife, TransactionPolling):
 
     def save_batch(self, messages: Sequence[Message]) -> list[Saved]:
         """Store some messages and return the outcome of each, in order."""
-        return self._writer.save(messages) if messages else []
+        return self._saver.save(messages) if messages else []
 
     def save_many(self, messages: Iterable[Message]) -> SaveCounts:
         """Store a stream of messages, all in this transaction, and count the outcomes."""
@@ -148,10 +150,10 @@ class Transaction:
     through the driver: the cache would be told of what was never committed.
     """
 
-    def __init__(self, connection: Connection, schema: str, writer: Writer) -> None:
+    def __init__(self, connection: Connection, schema: str, writer: Writer, saver: Saver) -> None:
         self.connection = connection
         self._writer = writer
-        self.messages = TransactionMessages(connection, schema, writer)
+        self.messages = TransactionMessages(connection, schema, writer, saver)
         self.channels = Channels(lambda: nullcontext(connection), schema)
 
     def publish(self, event: Event) -> Event:
@@ -222,15 +224,15 @@ class Transactions:
         writers = self._writers_of_thread()
         try:
             with postgres.transaction(self._engine) as connection:
-                writer = Writer(
+                writer = Writer(connection, self._schema, writers, traceparent)
+                saver = Saver(
                     connection,
                     self._schema,
+                    writer,
                     self._partitions,
-                    writers,
-                    traceparent,
                     refuse_unknown=self._refuse_unknown,
                 )
-                transaction = Transaction(connection, self._schema, writer)
+                transaction = Transaction(connection, self._schema, writer, saver)
                 writers.append(writer)
                 self._open[connection] = writer
                 try:

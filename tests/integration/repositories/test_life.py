@@ -182,7 +182,7 @@ def test_asking_to_reprocess_keeps_the_reason_until_the_next_step(hybrid: Hybrid
     assert {each.status for each in found.values()} == {Status.REPROCESS_PENDING}
     stored = hybrid.messages.get(CHANNEL_ID, 1)
     assert stored.status_reason == announced(hybrid)[-1][1].status_reason == "the parser was wrong"
-    # Broken on purpose: without it in Writer._edit the edit's event forgets the reason.
+    # Broken on purpose: without it in Saver._edit the edit's event forgets the reason.
     hybrid.messages.save(edited(make_message(message_id=1), 1, text="again"))
     assert announced(hybrid)[-1][1].status_reason == "the parser was wrong"
     assert hybrid.messages.mark(CHANNEL_ID, 1, Status.REPROCESSED).status_reason is None

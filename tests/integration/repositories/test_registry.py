@@ -122,7 +122,7 @@ def test_the_policy_costs_no_statement_where_it_is_not_asked_for(
 
 @pytest.mark.parametrize("first", [moved_to, moved_from])
 def test_a_saved_service_message_records_the_migration(hybrid: Hybrid, first: object) -> None:
-    # Broken on purpose: without `record_told` in Writer both chats stay alone.
+    # Broken on purpose: without `record_told` in Saver both chats stay alone.
     message = first()  # type: ignore[operator]
     hybrid.channels.register(Channel(channel_id=OLD, label="signals", is_active=False))
     hybrid.messages.save(message)
@@ -131,7 +131,7 @@ def test_a_saved_service_message_records_the_migration(hybrid: Hybrid, first: ob
     if first is moved_to:
         known = Channel(channel_id=NEW, label="signals", is_active=False)
         assert hybrid.channels.get(NEW) == known
-    # Broken on purpose: with `fresh` for `batch` in Writer, what was stored before is never told.
+    # Broken on purpose: with `fresh` for `batch` in Saver, what was stored before is never told.
     with hybrid.engine.begin() as connection:
         schema = hybrid.settings.database_schema
         connection.execute(text(f"DELETE FROM {schema}.channel_migrations"))

@@ -86,7 +86,7 @@ def test_redelivery_changes_nothing_that_happened_since(hybrid: Hybrid) -> None:
 
 
 def test_each_event_carries_the_message_as_the_change_left_it(hybrid: Hybrid) -> None:
-    # Broken on purpose: with `deleted_at=None` in Writer._edit the last event denies the deletion.
+    # Broken on purpose: with `deleted_at=None` in Saver._edit the last event denies the deletion.
     message = make_message(
         metadata={"views": 1}, entities=(Entity(type="bold", offset=0, length=3),)
     )

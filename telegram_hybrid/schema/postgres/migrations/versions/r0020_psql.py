@@ -7,7 +7,7 @@ down_revision = "0019"
 branch_labels = None
 depends_on = None
 
-# What the library does when it saves, for one message (repositories.writing, decisions.compare):
+# What the library does when it saves, for one message (repositories.saving, decisions.compare):
 # under the lock of the channel, with a version drawn there, and the event in the same transaction.
 # Redis hears of it from the relay, which invalidates what it publishes.
 UPSERT = """

@@ -245,6 +245,7 @@ class AtRandom:
             nested.rollback()
 
 
+@pytest.mark.filterwarnings("ignore:nested transaction already deassociated")
 @pytest.mark.parametrize("seed", range(3))
 def test_writes_and_savepoints_at_random(hybrid: Hybrid, seed: int) -> None:
     edited = Edits()

@@ -21,9 +21,9 @@ from telegram_hybrid.schema.postgres.tables import shard_of
 
 _T = TypeVar("_T")
 
-#: Changes that are written by one statement: the encoding of the first and the storing of the last
-#: are all that anybody waits for.
-PIECE = 100
+#: Changes that are written by one statement, and by the first where there are more: its encoding
+#: and the storing of the last are all that anybody waits for.
+PIECE, FIRST = 100, 20
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -73,6 +73,7 @@ def append(
     schema: str,
     changed: Iterable[tuple[EventType, Message]],
     *,
+    count: int = 0,
     storing: bool = False,
     traceparent: str | None = None,
 ) -> dict[int, int]:
@@ -83,22 +84,25 @@ def append(
     before, {channel_id: version}, 0 for a channel that had none. `storing`, the messages that are
     just received are stored as well.
 
-    While the database works on some of them, the next are taken from `changed` and encoded.
+    While the database works on some of them, the next are taken from `changed` and encoded. It
+    begins earlier if `count` tells that they are many.
     The caller holds the lock of every channel concerned: ids are drawn here, and within a
     channel their order must be the order of commits (P3).
     """
-    values = (_columns(piece, storing, traceparent) for piece in _pieces(changed))
+    values = (_columns(piece, storing, traceparent) for piece in _pieces(changed, count))
     heads: dict[int, int] = {}
     for ((before,),) in fetch_each(connection, _APPEND, schema, values):
         heads = dict(before) | heads
     return heads
 
 
-def _pieces(changed: Iterable[_T]) -> Iterator[list[_T]]:
-    """Yield lists of PIECE, the last one shorter."""
+def _pieces(changed: Iterable[_T], count: int) -> Iterator[list[_T]]:
+    """Yield lists of PIECE, the last one shorter; the first of many, of FIRST."""
     rest = iter(changed)
-    while piece := list(islice(rest, PIECE)):
+    size = FIRST if count > PIECE else PIECE
+    while piece := list(islice(rest, size)):
         yield piece
+        size = PIECE
 
 
 def _columns(

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
 from telegram_hybrid.errors import InvalidInput
-from telegram_hybrid.model import Message, MessageKey, checks
+from telegram_hybrid.model import Message, checks
 
 #: Messages of one batch, and so of one transaction.
 ROWS = 1_000
@@ -42,11 +42,12 @@ def waves(messages: Sequence[Message]) -> Iterator[list[int]]:
     """Yield positions in waves: each key once a wave, its occurrences in their order."""
     waiting = deque(range(len(messages)))
     while waiting:
-        seen: set[MessageKey] = set()
+        seen: set[tuple[int, int]] = set()
         wave: list[int] = []
         later: deque[int] = deque()
         for position in waiting:
-            key = messages[position].key
+            message = messages[position]
+            key = (message.channel_id, message.message_id)
             (later if key in seen else wave).append(position)
             seen.add(key)
         yield wave

@@ -174,11 +174,11 @@ class Saver:
             )
         }
 
-    def _store(self, written: Iterable[tuple[EventType, Message, Slot]]) -> None:
+    def _store(self, written: Sequence[tuple[EventType, Message, Slot]]) -> None:
         """Announce what was written, and store what is new of it by the same statements."""
         events = ((kind, _standing(kind, message, slot)) for kind, message, slot in written)
         try:
-            self._writer.announce(events, storing=True)
+            self._writer.announce(events, count=len(written), storing=True)
         except IntegrityError:
             # A partition that was there before has been dropped: the next try makes it again.
             self._partitions.forget()

@@ -173,24 +173,32 @@ class Writer:
         self,
         events: Iterable[tuple[EventType, Message]],
         *,
+        count: int,
         storing: bool = False,
     ) -> None:
         """Write the events of changed messages, and count these as changes of this transaction.
 
-        `storing`, those that were just received are stored, too.
+        `count` is how many they are. `storing`, those that were just received are stored, too.
         """
         self._steps.settle()
-        self._append(map(self._counted, events), self._trace(), storing=storing)
+        counted = map(self._counted, events)
+        self._append(counted, self._trace(), count=count, storing=storing)
 
     def _append(
         self,
         events: Iterable[tuple[EventType, Message]],
         traceparent: str | None,
         *,
+        count: int = 0,
         storing: bool = False,
     ) -> None:
         heads = outbox.append(
-            self._connection, self._schema, events, storing=storing, traceparent=traceparent
+            self._connection,
+            self._schema,
+            events,
+            count=count,
+            storing=storing,
+            traceparent=traceparent,
         )
         self._heads = {**heads, **self._heads}
 

@@ -1,8 +1,9 @@
-"""The log of changes: one row for each change of a message, written by `append_changes`.
+"""The log of changes: one row for each change of a message.
 
-It outlives the outbox, whose rows go when they are published, and is read by pollers. Within a
-channel its rows come in the order of the commits, by version; `channel_heads` tells which channels
-have any that a reader has not got, so that what did not change costs nothing.
+Written with the events, by `append_changes`. It outlives the outbox, whose rows go when they are
+published, and is read by pollers. Within a channel its rows come in the order of the commits, by
+version; `channel_heads` tells which channels have any that a reader has not got, so that what did
+not change costs nothing.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ class Steps:
             wire.owed = None  # what it reads is nothing that waits: that may go on waiting
             rows = fetch(self._connection, _FIND, self._schema, values)
             wire.owed = self.settle
-        except BaseException:
+        except BaseException:  # no `finally`: what interrupts its first line leaves nothing owed
             wire.owed = self.settle
             raise
         return _found(rows, message_ids)

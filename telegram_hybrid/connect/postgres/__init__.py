@@ -52,6 +52,10 @@ __all__ = [
     "translated_errors",
 ]
 
+_FAILED = (
+    "a statement of this transaction failed, so nothing of it was committed: "
+    "what may fail belongs behind a savepoint, connection.begin_nested()"
+)
 #: SQLAlchemy's code for a statement on a connection that was lost in this transaction.
 _LOST_BEFORE = "8s2b"
 _ROUTER = "telegram_hybrid_router"
@@ -178,10 +182,7 @@ def _check_committable(connection: Connection, engine: Engine) -> None:
         raise _lost(engine)
     driver: Any = connection.connection.dbapi_connection
     if driver.failed:
-        raise DatabaseError(
-            "a statement of this transaction failed, so nothing of it was committed: "
-            "what may fail belongs behind a savepoint, connection.begin_nested()"
-        )
+        raise DatabaseError(f"{_place(engine)}: {_FAILED}")
 
 
 def _lost(engine: Engine) -> DatabaseUnavailable:
@@ -271,6 +272,8 @@ def _translate(error: sqlalchemy.exc.DBAPIError, engine: Engine) -> HybridError:
         return IllegalTransition(f"{place}: {said}")
     if isinstance(cause, _NO_SCHEMA):
         return SchemaMismatch(f"{place}: {said}; run: python -m telegram_hybrid migrate up")
+    if isinstance(cause, psycopg.errors.InFailedSqlTransaction):
+        return DatabaseError(f"{place}: {_FAILED}")
     if isinstance(cause, psycopg.errors.QueryCanceled):
         return DatabaseUnavailable(f"{place}: {said}; Settings.statement_timeout limits it")
     # What breaks a connection that was there is no refusal, whatever its words ("SSL error: ...").

@@ -29,14 +29,15 @@ class WatchedConnection(psycopg.Connection[Any]):
     #: as it makes itself first of all: what is to be written and waits for more of its kind.
     owed: Callable[[], None] | None = None
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        # What is owed is paid under it, by the thread that has it.
+        self.lock = RLock()  # type: ignore[assignment]
+
     @property
     def failed(self) -> bool:
         """Whether its transaction can only be rolled back, to a savepoint at least."""
         return self.info.transaction_status is TransactionStatus.INERROR
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.lock = RLock()  # type: ignore[assignment]  # what is owed is paid under it, by the same thread
 
     def rollback(self) -> None:
         """Roll back, with what is owed; see psycopg."""

@@ -210,11 +210,8 @@ class Directory:
             if not isinstance(self._state, Missing) and self._state is not None:
                 _log.warning("no Redis master: %s", outcome.reason)
             return False
+        self._memory = self._memory.after(outcome)
         if not outcome.degraded:
-            floor = max(outcome.config_epoch, self._memory.floor)
-            same_epoch = outcome.config_epoch == self._memory.floor
-            deposed = outcome.deposed or (self._memory.deposed if same_epoch else None)
-            self._memory = Memory(outcome.address, floor, deposed)
             self._floor_seen_at = asked_at
         elif not (isinstance(self._state, Found) and self._state.degraded):
             _log.warning("Redis at %s, without Sentinel: %s", outcome.address, outcome.degraded)

@@ -134,6 +134,15 @@ class Memory:
     floor: int = -1
     deposed: Address | None = None
 
+    def after(self, found: Found) -> Memory:
+        """What is known once this is found, too: nothing new if no sentinel named it."""
+        if found.degraded:
+            return self
+        deposed = found.deposed
+        if deposed is None and found.config_epoch == self.floor:
+            deposed = self.deposed
+        return Memory(found.address, found.config_epoch, deposed)
+
 
 Outcome = Found | Missing
 Discovery = Generator[AskSentinels | AskRole, Any, Outcome]
@@ -168,16 +177,20 @@ def _named_by(answers: Sequence[Answer], memory: Memory) -> Discovery:
     newest = max(each.config_epoch for each in answers)
     believed = [each for each in answers if each.config_epoch == newest]
     master = Counter(each.master for each in believed).most_common(1)[0][0]
-    # The failover's leader knows the successor up to a second before it tells the others.
-    promoted = next((each.promoted for each in believed if each.promoted is not None), None)
-    if promoted is not None:
-        role = yield AskRole(promoted)
+    hosts = ", ".join(str(each.sentinel) for each in answers)
+    asleep = Missing(f"only sentinels that missed the last failover answer: {hosts}")
+    if newest < memory.floor:
+        return asleep
+    # The failover's leader knows the successor up to a second before it tells the others, and
+    # may itself be the last to call it the master.
+    leader = next((each for each in believed if each.promoted is not None), None)
+    if leader is not None and leader.promoted is not None:
+        role = yield AskRole(leader.promoted)
         if isinstance(role, Role) and role.is_master:
-            return Found(promoted, role, newest, deposed=master)
-        return Missing(f"a failover to {promoted} is under way")
-    if newest < memory.floor or (newest == memory.floor and master == memory.deposed):
-        hosts = ", ".join(str(each.sentinel) for each in answers)
-        return Missing(f"only sentinels that missed the last failover answer: {hosts}")
+            return Found(leader.promoted, role, newest, deposed=leader.master)
+        return Missing(f"a failover to {leader.promoted} is under way")
+    if newest == memory.floor and master == memory.deposed:
+        return asleep
     if any(each.failing_over for each in believed):
         # Not even if it still answers: what it accepts from now on is lost.
         return Missing(f"a failover from {master} is under way")

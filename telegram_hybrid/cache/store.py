@@ -72,6 +72,7 @@ class Store:
     def ask(self, request: RedisRequest) -> Any:
         """Perform one request; None if Redis failed it."""
         gate = self.gate
+        turn = gate.turn  # before it is looked whether hits are trusted: they may cease to be
         if not gate.trusted:
             allowed = self._allowed(request)
             if allowed is None:
@@ -79,7 +80,7 @@ class Store:
                 return None
             request = allowed
         kind = type(request).__name__
-        turn, began = gate.turn, monotonic()
+        began = monotonic()
         try:
             reply, error = self._reply(request)
         except (RedisError, OSError) as failure:
@@ -92,8 +93,8 @@ class Store:
             self._failed(kind, error)
         elif self._problems:
             self._succeeded(kind)
-        if gate.turn != turn and isinstance(request, Get | GetResult):
-            return None
+        if gate.turn != turn and isinstance(request, Get | GetResult | Fill):
+            return None  # nor does a fill on another server prove anything
         return reply
 
     def recall(self, heads: Mapping[int, int], owed: Set[int]) -> None:

@@ -55,6 +55,7 @@ class Gate:
         self._clock = clock
         self._breaker = breaker or Breaker()
         self._ledger = Ledger()
+        self._heard_at = 0.0
         #: Redis may be asked.
         self.reachable = True
         #: What it answers may be believed.
@@ -73,6 +74,7 @@ class Gate:
 
     def answered(self, seconds: float) -> None:
         """Redis replied, after `seconds`, even if it was to refuse something."""
+        self._heard_at = self._clock()
         if seconds <= SLOW and self._breaker.is_clean:
             return
         with self._lock:
@@ -109,7 +111,7 @@ class Gate:
     def moved(self) -> None:
         """Another server is the master. Returns at once."""
         with self._lock:
-            self._ledger.moved(self._clock())
+            self._ledger.moved(self._heard_at)
             self.turn += 1
             self._look()
 
@@ -205,7 +207,7 @@ class Gate:
             if closed:
                 # It may have been restarted with a file that lacks what it acknowledged last, and
                 # other processes owe it something, too.
-                self._ledger.moved(now)
+                self._ledger.moved(self._heard_at)
                 self.turn += 1
                 self.reachable = True
         return closed

@@ -141,9 +141,9 @@ class Ledger:
         """Redis may not have been told of some writes to these channels: {channel_id: version}."""
         self._owed.add_whole(versions)
 
-    def moved(self, now: float) -> None:
-        """Another server is the master: it may lack what the last one acknowledged."""
-        self._turn(now)
+    def moved(self, heard_at: float) -> None:
+        """Another server is the master: it may lack what the last one, heard then, acknowledged."""
+        self._turn(heard_at)
         self._owed.merge(self._older)
         self._owed.merge(self._recent)
         self._moves += 1

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from threading import Event as Flag
 from time import monotonic
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 import attrs
@@ -26,8 +26,10 @@ from telegram_hybrid.delivery import letters
 from telegram_hybrid.delivery.acks import Delivery, acknowledge
 from telegram_hybrid.delivery.backoff import RECONNECT, REHANDLE, Backoff
 from telegram_hybrid.delivery.gauges import ConsumerCounters, ConsumerGauges, Rate, Times
+from telegram_hybrid.delivery.pulse import Pulse
 from telegram_hybrid.delivery.schedule import GiveUp, Job, Schedule
 from telegram_hybrid.delivery.silence import Silence
+from telegram_hybrid.delivery.subscription import HasConnection, PlainTransaction
 from telegram_hybrid.delivery.topology import declare_exchanges, declare_queue, standing
 from telegram_hybrid.delivery.worker import Worker, log
 from telegram_hybrid.errors import (
@@ -49,22 +51,7 @@ PREFETCH = 100
 _IDLE = 0.25
 
 
-class HasConnection(Protocol):
-    """What a consumer needs of a transaction: where to write the inbox row."""
-
-    @property
-    def connection(self) -> Connection:
-        """The SQLAlchemy connection, in its transaction."""
-
-
 Tx = TypeVar("Tx", bound=HasConnection)
-
-
-@attrs.frozen(slots=True)
-class PlainTransaction:
-    """A transaction of which the handler gets only the connection."""
-
-    connection: Connection
 
 
 class Consumer(Worker, Generic[Tx]):
@@ -178,30 +165,32 @@ class Consumer(Worker, Generic[Tx]):
 
     def _serve(self, stop: Flag) -> None:
         connection = self._broker()
+        pulse = Pulse(connection)
         try:
             channel = self._declare(connection)
             with translated_errors(connection):
-                consumer = kombu.Consumer(
+                kombu.Consumer(
                     channel,
                     [kombu.Queue(self.queue)],
                     on_message=self._arrived,
                     prefetch_count=self._prefetch,
                     auto_declare=False,
-                )
-                consumer.consume()
+                ).consume()
             drained_at = monotonic()
             silence = Silence(self._arrivals, drained_at)
             while not stop.is_set():
                 now = monotonic()
                 jobs = self._schedule.take(now, self._batch)
                 if jobs:
-                    self._handle(connection, jobs, stop)
+                    with pulse:
+                        self._handle(pulse, jobs, stop)
                 if not jobs or now - drained_at > 1.0:
                     # Also between busy handlers: heartbeats of the broker must be read.
                     self._drain(connection, 0.0 if jobs else _IDLE)
                     drained_at = monotonic()
                     self._doubt(silence, connection, channel)
         finally:
+            pulse.close()
             close_quietly(connection)
 
     def _declare(self, connection: kombu.Connection) -> Any:
@@ -258,10 +247,10 @@ class Consumer(Worker, Generic[Tx]):
 
     # Some events
 
-    def _handle(self, connection: kombu.Connection, jobs: list[Job[Delivery]], stop: Flag) -> None:
+    def _handle(self, pulse: Pulse, jobs: list[Job[Delivery]], stop: Flag) -> None:
         first = jobs[0].delivery.event
         if isinstance(first, InvalidInput):  # and so alone
-            self._bury(connection, jobs[0], 0, letters.why_unreadable(first), stop)
+            self._bury(pulse, jobs[0], 0, letters.why_unreadable(first), stop)
             return
         events = [job.delivery.event for job in jobs if isinstance(job.delivery.event, Event)]
         handling = False
@@ -272,16 +261,16 @@ class Consumer(Worker, Generic[Tx]):
                 handled = self._call(events, new, tx)
         except DatabaseError as error:
             if handling and not error.retryable:
-                self._failed(connection, jobs, error, stop)
+                self._failed(pulse, jobs, error, stop)
             else:
                 self._not_now(jobs, error, stop)
         except Exception as error:  # noqa: BLE001  (a handler may raise anything; it is kept)
-            self._failed(connection, jobs, error, stop)
+            self._failed(pulse, jobs, error, stop)
         else:
             self._setbacks = 0
             self._note(handled, duplicates=len(events) - len(handled))
             self._schedule.done(jobs, monotonic())
-            with translated_errors(connection):
+            with pulse.used():
                 in_hand = (job.delivery for job in self._schedule)
                 acknowledge([job.delivery for job in jobs], in_hand)
 
@@ -306,7 +295,7 @@ class Consumer(Worker, Generic[Tx]):
 
     def _failed(
         self,
-        connection: kombu.Connection,
+        pulse: Pulse,
         jobs: list[Job[Delivery]],
         error: Exception,
         stop: Flag,
@@ -318,7 +307,7 @@ class Consumer(Worker, Generic[Tx]):
         decision = self._schedule.failed(job, monotonic(), random.random())  # noqa: S311
         what = letters.told(error)
         if isinstance(decision, GiveUp):
-            self._bury(connection, job, decision.attempts, what, stop)
+            self._bury(pulse, job, decision.attempts, what, stop)
             return
         self._count(retried=1)
         log.warning(
@@ -333,7 +322,7 @@ class Consumer(Worker, Generic[Tx]):
 
     def _bury(
         self,
-        connection: kombu.Connection,
+        pulse: Pulse,
         job: Job[Delivery],
         attempts: int,
         reason: str,
@@ -363,7 +352,7 @@ class Consumer(Worker, Generic[Tx]):
         log.error("%s: event %s is a dead letter: %s", self.name, letter.event_id, reason)
         self._count(dead=1)
         self._schedule.done([job], monotonic())
-        with translated_errors(connection):
+        with pulse.used():
             message.reject(requeue=False)
 
     def _not_now(self, jobs: list[Job[Delivery]], error: DatabaseError, stop: Flag) -> None:

@@ -1,11 +1,13 @@
-"""Subscription: a handler, and the queue and bindings it wants; made by `@consumer`."""
+"""Subscription: a handler, what it is handed, and the queue and bindings it wants; made by
+`@consumer`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
+from sqlalchemy import Connection
 
 from telegram_hybrid.errors import InvalidInput
 from telegram_hybrid.model import Event
@@ -15,6 +17,21 @@ from telegram_hybrid.schema.broker import checked_name
 ALL_CHANNELS = "telegram.channel.#"
 
 Handler = Callable[[Event, Any], object]
+
+
+class HasConnection(Protocol):
+    """What a consumer needs of a transaction: where to write the inbox row."""
+
+    @property
+    def connection(self) -> Connection:
+        """The SQLAlchemy connection, in its transaction."""
+
+
+@attrs.frozen(slots=True)
+class PlainTransaction:
+    """A transaction of which the handler gets only the connection."""
+
+    connection: Connection
 
 
 @attrs.frozen(slots=True)

@@ -17,8 +17,8 @@ from telegram_hybrid.connect import postgres
 from telegram_hybrid.connect.broker import close_quietly
 from telegram_hybrid.delivery.backoff import Backoff
 from telegram_hybrid.delivery.confirms import Receipt
-from telegram_hybrid.delivery.consumer import PlainTransaction
 from telegram_hybrid.delivery.publisher import open_publisher
+from telegram_hybrid.delivery.subscription import PlainTransaction
 from telegram_hybrid.delivery.topology import declare_exchanges, declare_queue
 from telegram_hybrid.errors import BrokerUnavailable, DatabaseUnavailable, TopologyConflict
 from telegram_hybrid.model import Event

@@ -34,16 +34,30 @@ _VERSION = msgspec.json.Decoder(_Version)
 
 
 def changes_of(rows: Sequence[OutboxRow]) -> list[Change]:
-    """What the cache has to forget; events of somebody's own change no message."""
+    """What the cache has to forget; events of somebody's own change no message.
+
+    Of a message, whatever type and payload an event has: one of another version of the library,
+    or a replayed letter, of which no relay may die.
+    """
     return [
-        Change(
-            MessageKey(row.channel_id, row.message_id),
-            _VERSION.decode(row.payload).version,
-            EventType(row.type),
-        )
+        Change(MessageKey(row.channel_id, row.message_id), _version(row), _type(row))
         for row in rows
         if row.message_id is not None
     ]
+
+
+def _version(row: OutboxRow) -> int:
+    try:
+        return _VERSION.decode(row.payload).version
+    except (msgspec.DecodeError, RecursionError):
+        return 0
+
+
+def _type(row: OutboxRow) -> EventType:
+    try:
+        return EventType(row.type)
+    except ValueError:
+        return EventType.EDITED
 
 
 def seal_row(row: OutboxRow) -> Envelope:

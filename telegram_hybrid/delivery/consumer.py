@@ -173,6 +173,8 @@ class Consumer(Worker, Generic[Tx]):
                     channel,
                     [kombu.Queue(self.queue)],
                     on_message=self._arrived,
+                    # A wrong header "compression": the message is buried as it came.
+                    on_decode_error=lambda message, _: self._arrived(message),
                     prefetch_count=self._prefetch,
                     auto_declare=False,
                 ).consume()

@@ -48,21 +48,51 @@ def of_unreadable(
     The payload is an object with the body as text and the headers. The event id is the message's
     own, or one made from the body: the same message gives the same id at every delivery.
     """
-    text = body if isinstance(body, str) else body.decode("utf-8", "backslashreplace")
-    text = text.encode("utf-8", "backslashreplace").decode()
+    text = _text(body)
     return Record(
         event_id=_event_id(message_id, text),
         type=UNREADABLE,
         channel_id=_channel(headers, key),
         message_id=None,
-        payload=msgspec.json.encode(
-            {"body": text, "headers": dict(headers)}, enc_hook=repr
-        ).decode(),
+        payload=msgspec.json.encode({"body": text, "headers": _shown(headers)}).decode(),
         version=1,
         traceparent=None,
         occurred_at=datetime.now(UTC),
         sequence=0,
     )
+
+
+def _text(value: bytes | str) -> str:
+    text = value if isinstance(value, str) else value.decode("utf-8", "backslashreplace")
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _shown(headers: Mapping[str, Any]) -> Any:
+    """The headers as JSON can hold them; any client of the broker may have written them."""
+    try:
+        return _plain(dict(headers))
+    except RecursionError:
+        return {"": "nested too deeply to be kept"}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_plain_key(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    if isinstance(value, str | bytes):
+        return _text(value)
+    if (
+        value is None
+        or isinstance(value, float)
+        or (isinstance(value, int) and -(2**63) <= value < 2**64)
+    ):
+        return value
+    return str(value)
+
+
+def _plain_key(key: Any) -> str:
+    return _text(key if isinstance(key, str | bytes) else str(key))
 
 
 @attrs.frozen(slots=True)

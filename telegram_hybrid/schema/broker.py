@@ -118,7 +118,7 @@ def open_envelope(body: bytes | str, headers: Mapping[str, Any]) -> Record:
 
     Raises `InvalidInput` naming the attribute that is missing or wrong.
     """
-    type_ = checks.text("type", _attribute(headers, "type"))
+    type_ = checked_name("type", _attribute(headers, "type"))
     schema, version = _schema(headers)
     if schema == MESSAGE:
         number = _parsed("subject", _attribute(headers, "subject"), int)

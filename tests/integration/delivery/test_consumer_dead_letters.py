@@ -17,6 +17,22 @@ pytestmark = pytest.mark.integration
 QUICK = Backoff(first=0.05, most=0.2)
 
 
+def foreign(at: Stand, body: bytes, headers: dict[Any, Any] | None = None) -> None:
+    """Publish a message of somebody else's on the way of our events."""
+    connection = at.broker()
+    channel = connection.channel()
+    declare_exchanges(connection, channel, at.topology)
+    message = channel.prepare_message(
+        body if at.settings.broker_url.startswith("amqp") else body.decode(),
+        content_type="text/plain",
+        content_encoding="utf-8",
+        headers=headers,
+        properties={},
+    )
+    channel.basic_publish(message, exchange=at.topology.exchange, routing_key="telegram.channel.-7")
+    close_quietly(connection)
+
+
 def test_an_event_that_fails_for_good_becomes_one_dead_letter_and_the_channel_goes_on(at: Stand):
     handler = Handler(at, lambda event: event.message.message_id == 1)
     ids = publish(at, 3)
@@ -49,17 +65,7 @@ def test_rabbitmq_gets_the_dead_letter_too(rabbit_at: Stand):
 def test_a_message_that_is_no_event_becomes_a_dead_letter_and_blocks_nothing(at: Stand, body):
     handler = Handler(at)
     at.consumer(handler).declare()
-    connection = at.broker()
-    channel = connection.channel()
-    declare_exchanges(connection, channel, at.topology)
-    message = channel.prepare_message(
-        body if at.settings.broker_url.startswith("amqp") else body.decode(),
-        content_type="text/plain",
-        content_encoding="utf-8",
-        properties={},
-    )
-    channel.basic_publish(message, exchange=at.topology.exchange, routing_key="telegram.channel.-7")
-    close_quietly(connection)
+    foreign(at, body)
     publish(at, 1)
     consumer = at.consumer(handler)
     consumer.start()
@@ -69,6 +75,26 @@ def test_a_message_that_is_no_event_becomes_a_dead_letter_and_blocks_nothing(at:
     assert letter.body == body.decode()
     assert letter.channel_id == -7
     assert letter.reason.startswith("unreadable: ")
+
+
+@pytest.mark.parametrize(
+    "headers", [{"compression": "zlib"}, {"x": "\ud800"}, {b"\xff": "x"}, {"x": [{"y": b"\xff"}]}]
+)
+def test_a_message_with_headers_of_whatever_kind_becomes_a_dead_letter(
+    rabbit_at: Stand, headers: dict[Any, Any]
+):
+    # Broken on purpose: the first two ended the consumer, kombu's decoding the one (without
+    # `on_decode_error`), and the making of the letter the other (without `_plain`).
+    handler = Handler(rabbit_at)
+    rabbit_at.consumer(handler).declare()
+    foreign(rabbit_at, b"junk", headers)
+    publish(rabbit_at, 1)
+    consumer = rabbit_at.consumer(handler)
+    consumer.start()
+    until(lambda: consumer.counters.dead == 1 and consumer.counters.consumed == 1)
+    assert consumer.stop()
+    (letter,) = rabbit_at.rows("SELECT payload->>'body' AS body, channel_id FROM {s}.dead_letters")
+    assert (letter.body, letter.channel_id) == ("junk", -7)
 
 
 TAG = '"properties": {"delivery_tag": "t", "delivery_info": {"routing_key": "telegram.channel.-7"}}'

@@ -1,6 +1,7 @@
 """Dead letters of messages that are no events: kept whole, and the same at every delivery."""
 
 import json
+from decimal import Decimal
 
 from telegram_hybrid.delivery import letters
 
@@ -36,3 +37,18 @@ def test_a_routing_key_that_names_no_channel_gives_channel_0():
 def test_lone_surrogates_and_foreign_header_values_do_not_stop_it():
     letter = letters.of_unreadable("\ud800", {"when": object}, None, "x")
     assert json.loads(letter.payload)["body"] == "\\ud800"
+
+
+def test_headers_of_whatever_kind_are_kept_as_text():
+    # Broken on purpose: without `_plain` the first raised, and ended the consumer.
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+    for headers, shown in (
+        ({"x": "\ud800", "\ud800": 1}, {"x": "\\ud800", "\\ud800": 1}),
+        ({b"\xff": [b"\xfe", {1: None}]}, {"\\xff": ["\\xfe", {"1": None}]}),
+        ({"x": deep}, {"": "nested too deeply to be kept"}),
+        ({"x": Decimal("1.5"), "y": True, "z": 2**70}, {"x": "1.5", "y": True, "z": str(2**70)}),
+    ):
+        letter = letters.of_unreadable(b"junk", headers, None, "x")
+        assert json.loads(letter.payload) == {"body": "junk", "headers": shown}

@@ -64,10 +64,13 @@ class Shards:
             if first.get(ask.shard, math.inf) <= self._floors[ask.shard].floor:
                 # Never by itself: somebody restored the table, or its numbers began anew.
                 self._floors[ask.shard] = Floor(first[ask.shard] - 1)
-            self._floors[ask.shard].looked(
+            here = self._floors[ask.shard]
+            here.looked(
                 last.get(ask.shard),
                 full=full,
-                frozen=found.frozen.get(ask.shard),
+                # Not the lowest that waits for its time: without strict order earlier events of
+                # its channel may have none, and were left out with it.
+                frozen=here.floor + 1 if ask.shard in found.frozen else None,
                 ended=found.ended,
             )
 

@@ -45,6 +45,32 @@ def test_an_id_that_was_drawn_early_and_commits_late_is_published(at: Stand):
     assert relay._holding.shards._floors[shard % SHARDS].floor > events[1].sequence
 
 
+def test_an_event_whose_time_has_come_is_not_passed_while_a_later_one_of_its_channel_waits(
+    at: Stand,
+):
+    """Without strict order both were under way, and the broker refused them one by one.
+
+    Broken on purpose: with the lowest event that waits as the bound, the floor passed the first,
+    which came behind the third, after the next look at everything.
+    """
+    bound(at)
+    channel, other = -1001, -1001 - SHARDS  # of one shard
+    at.feed(3, [channel])
+    first, second, third = at.outbox()
+    at.execute("UPDATE {s}.outbox SET not_before = now() WHERE id = :id", id=first)
+    later = "UPDATE {s}.outbox SET not_before = now() + interval '1 hour' WHERE id = :id"
+    at.execute(later, id=second)
+    relay = at.relay(strict=False)
+    for _ in range(4):
+        at.feed(5, [other])
+        drained(relay)
+    at.taken()
+    at.execute("UPDATE {s}.outbox SET not_before = now() WHERE id = :id", id=second)
+    drained(relay)
+    assert [event.sequence for event in at.taken()] == [first, second, third]
+    relay.close()
+
+
 def test_the_shards_of_a_dead_relay_are_taken_as_soon_as_its_lease_ends(redis_at: Stand):
     # Broken on purpose: without the look at `next_end` the next renewal came 1.3 s later.
     with transaction(redis_at.engine) as connection:

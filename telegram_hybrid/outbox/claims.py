@@ -131,6 +131,7 @@ def postpone(
         return 0
     values = {
         "ids": [item.row.id for item in postponements],
+        "attempts": [item.row.attempts for item in postponements],
         "errors": [item.error for item in postponements],
         "delays": [item.delay for item in postponements],
     }
@@ -143,7 +144,11 @@ def bury(connection: Connection, schema: str, lease: Lease, burials: Sequence[Bu
     for statement, freeze in ((_BURY, False), (_FREEZE, True)):
         some = [item for item in burials if item.freeze is freeze]
         if some:
-            values = {"ids": [e.row.id for e in some], "reasons": [e.reason for e in some]}
+            values = {
+                "ids": [item.row.id for item in some],
+                "attempts": [item.row.attempts for item in some],
+                "reasons": [item.reason for item in some],
+            }
             made += _changed(connection, schema, statement + _LETTERS, lease, values)
     return made
 
@@ -195,22 +200,27 @@ WITH ours AS MATERIALIZED (
 )
 """
 
+# Whoever does not know whether this was done does it again: by its attempts a row is the one that
+# was decided on. Else a letter of a frozen channel would come twice.
 _POSTPONE = f"""
 UPDATE "{{schema}}".outbox AS event
 SET attempts = event.attempts + 1,
     last_error = later.error,
     history = {noted("event.history", "later.error")},
     not_before = clock_timestamp() + make_interval(secs => later.delay)
-FROM unnest(CAST(:ids AS bigint[]), CAST(:errors AS text[]), CAST(:delays AS double precision[]))
-    AS later (id, error, delay)
-WHERE event.id = later.id AND event.shard IN (SELECT shard FROM ours)
+FROM unnest(CAST(:ids AS bigint[]), CAST(:attempts AS integer[]), CAST(:errors AS text[]),
+            CAST(:delays AS double precision[])) AS later (id, attempts, error, delay)
+WHERE event.id = later.id AND event.attempts = later.attempts
+  AND event.shard IN (SELECT shard FROM ours)
 """  # noqa: S608
 
 _BURY = f"""
 , given_up AS (
     DELETE FROM "{{schema}}".outbox AS event
-    USING unnest(CAST(:ids AS bigint[]), CAST(:reasons AS text[])) AS dead (id, reason)
-    WHERE event.id = dead.id AND event.shard IN (SELECT shard FROM ours)
+    USING unnest(CAST(:ids AS bigint[]), CAST(:attempts AS integer[]), CAST(:reasons AS text[]))
+        AS dead (id, attempts, reason)
+    WHERE event.id = dead.id AND event.attempts = dead.attempts
+      AND event.shard IN (SELECT shard FROM ours)
     RETURNING event.*, dead.reason, event.attempts + 1 AS tried,
               {noted("event.history", "dead.reason")} AS told
 )
@@ -222,8 +232,10 @@ _FREEZE = f"""
     UPDATE "{{schema}}".outbox AS event
     SET attempts = event.attempts + 1, last_error = dead.reason, not_before = 'infinity',
         history = {noted("event.history", "dead.reason")}
-    FROM unnest(CAST(:ids AS bigint[]), CAST(:reasons AS text[])) AS dead (id, reason)
-    WHERE event.id = dead.id AND event.shard IN (SELECT shard FROM ours)
+    FROM unnest(CAST(:ids AS bigint[]), CAST(:attempts AS integer[]), CAST(:reasons AS text[]))
+        AS dead (id, attempts, reason)
+    WHERE event.id = dead.id AND event.attempts = dead.attempts
+      AND event.shard IN (SELECT shard FROM ours)
     RETURNING event.*, dead.reason, event.attempts AS tried, event.history AS told
 )
 """  # noqa: S608

@@ -194,6 +194,21 @@ def test_a_postponed_row_freezes_its_whole_channel_and_no_other(redis_at):
     assert thawed[0].attempts == 1
 
 
+def test_what_is_settled_again_because_no_answer_came_is_settled_once(redis_at):
+    # Broken on purpose: without the look at the attempts, a frozen channel had two letters.
+    redis_at.feed(2, [-1001, -1002])
+    lease = acquire(redis_at, Lease("a"))
+    first, second = pending(redis_at, lease)
+    for changed in (1, 0):
+        with transaction(redis_at.engine) as connection:
+            dead = [claims.Burial(second, "no route", freeze=True)]
+            assert claims.bury(connection, redis_at.schema, lease, dead) == changed
+            late = [claims.Postponement(first, "no route", 60.0)]
+            assert claims.postpone(connection, redis_at.schema, lease, late) == changed
+    assert redis_at.value("SELECT count(*) FROM {s}.dead_letters") == 1
+    assert [row.attempts for row in redis_at.rows("SELECT attempts FROM {s}.outbox")] == [1, 1]
+
+
 def test_a_buried_row_moves_whole_and_the_channel_goes_on(redis_at):
     redis_at.feed(2)
     lease = acquire(redis_at, Lease("a"))

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Set
 from time import monotonic
 
-from sqlalchemy import Engine
-
-from telegram_hybrid.connect.postgres import transaction
+from telegram_hybrid.connect.postgres.line import Line
 from telegram_hybrid.delivery.pipeline import Pipeline
 from telegram_hybrid.delivery.shards import Shards
 from telegram_hybrid.delivery.worker import log
@@ -30,18 +28,21 @@ class Holding:
     What is lost to another relay, the `pipeline` forgets; of what is above the fair share, it
     publishes nothing more. `recall` gets the shards that were another's, or nobody's, before they
     are worked on. The methods raise `DatabaseError`.
+
+    Each statement on the `line` commits itself: a relay that stops between its statement and a
+    COMMIT would keep its shards from all others for as long as its connection lasts.
     """
 
     def __init__(
         self,
-        engine: Engine,
+        line: Line,
         schema: str,
         owner: str,
         seconds: float,
         pipeline: Pipeline,
         recall: Callable[[Set[int]], object],
     ) -> None:
-        self._engine = engine
+        self._line = line
         self._schema = schema
         self._seconds = seconds
         self._pipeline = pipeline
@@ -64,7 +65,7 @@ class Holding:
         self._known = True
         self.shards.lower(self._pipeline.dropped())
         floors = self.shards.floors(self._pipeline.lowest())
-        with transaction(self._engine) as connection:
+        with self._line() as connection:
             grant = leases.acquire(
                 connection, self._schema, self.lease, seconds=seconds, floors=floors
             )
@@ -96,7 +97,7 @@ class Holding:
             return
         epochs = self.lease.epochs
         given = Lease(self.lease.owner, {shard: epochs[shard] for shard in done})
-        with transaction(self._engine) as connection:
+        with self._line() as connection:
             leases.release(connection, self._schema, given)
         self.leaving -= given.epochs.keys()
         self._pipeline.retire(self.leaving)
@@ -116,7 +117,7 @@ class Holding:
         self.leaving = frozenset()
         if known:
             try:
-                with transaction(self._engine) as connection:
+                with self._line() as connection:
                     leases.release(connection, self._schema, lease)
                     leases.leave(connection, self._schema, lease.owner)
             except ServiceError as error:

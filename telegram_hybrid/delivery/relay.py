@@ -105,7 +105,7 @@ class Relay(Worker):
         self._topology = topology or Topology()
         self._pipeline = Pipeline(window=checks.count("window", window, least=1), strict=strict)
         owner = owner or f"relay-{uuid4().hex}"
-        self._holding = Holding(engine, schema, owner, lease_seconds, self._pipeline, recall)
+        self._holding = Holding(self._line, schema, owner, lease_seconds, self._pipeline, recall)
         self._batch = checks.count("batch", batch, least=1)
         self._max_attempts = checks.count("max_attempts", max_attempts, least=1)
         self._on_dead = on_dead
@@ -184,9 +184,9 @@ class Relay(Worker):
     def close(self) -> None:
         """Give up the leases and the connection; legal at any time, and again."""
         self._drop_publisher()
-        self._line.close()
         self._wake.close()
         self._holding.close()
+        self._line.close()
 
     def _turn(self) -> bool:
         """Do what can be done without waiting; return whether that was anything."""
@@ -311,11 +311,11 @@ class Relay(Worker):
             for row, receipt in done.refused.values()
         ]
         lease, schema = self._holding.lease, self._schema
+        # Each statement commits itself: see `Holding`.
         if self._owed:  # before the rows are gone that tell of it
-            with transaction(self._engine) as connection:
+            with self._line() as connection:
                 heads.owe(connection, schema, self._owed)
             self._owed.clear()
-        # One statement, which commits itself.
         with self._line() as connection:
             published, number = claims.delete(connection, schema, lease, list(done.confirmed))
         if number:
@@ -323,7 +323,7 @@ class Relay(Worker):
         postponed = dead = 0
         if decisions:
             late = [each for each in decisions if isinstance(each, Postponement)]
-            with transaction(self._engine) as connection:
+            with self._line() as connection:
                 postponed = claims.postpone(connection, schema, lease, late)
                 dead = claims.bury(
                     connection, schema, lease, [e for e in decisions if isinstance(e, Burial)]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from threading import Event
+from typing import Any
+
 import pytest
+from sqlalchemy.event import listens_for
 from stand import Stand, bound, drained, until
 
-from telegram_hybrid.connect.postgres import transaction
+from telegram_hybrid.connect.postgres import open_engine, transaction
 from telegram_hybrid.delivery.relay import Relay
 from telegram_hybrid.model import EventType
 from telegram_hybrid.outbox import leases, rows
@@ -78,16 +82,50 @@ def test_the_shards_of_a_dead_relay_are_taken_as_soon_as_its_lease_ends(redis_at
     ended = redis_at.value("SELECT max(expires_at) FROM {s}.relay_shards")
     relay = redis_at.relay(owner="alive")
     relay.start()
-    until(
-        lambda: (
-            redis_at.value("SELECT count(*) FROM {s}.relay_shards WHERE owner = 'alive'") == SHARDS
-        )
-    )
+    until(lambda: held_by(redis_at, "alive") == SHARDS)
     taken = redis_at.value("SELECT clock_timestamp()")
     relay.stop()
     late = (taken - ended).total_seconds()
     print(f"taken {late:.3f} s after the lease")
     assert late < 1.0
+
+
+def held_by(at: Stand, owner: str) -> int:
+    return at.value("SELECT count(*) FROM {s}.relay_shards WHERE owner = :o", o=owner)
+
+
+@pytest.mark.parametrize("behind", ["lease.floor", "later.delay"], ids=["acquire", "postpone"])
+def test_a_relay_that_stops_behind_a_statement_keeps_its_shards_only_until_its_lease_ends(
+    redis_at: Stand, behind: str
+):
+    """Its process sleeps, or its host is gone, and its connection stays.
+
+    Broken on purpose: in a transaction, the rows stayed locked, and no other relay got a shard.
+    """
+    at, stopped, go = redis_at, Event(), Event()
+    engine = open_engine(at.settings)
+
+    @listens_for(engine, "after_cursor_execute")
+    def stop(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if behind in statement:
+            stopped.set()
+            go.wait(60.0)
+
+    at.feed(1)  # and no queue is bound for it
+    sleeper = Relay(
+        engine, at.schema, at.broker, topology=at.topology, owner="asleep", lease_seconds=1.0
+    )
+    awake = at.relay(owner="awake")
+    sleeper.start()
+    try:
+        assert stopped.wait(20.0)
+        awake.start()
+        until(lambda: held_by(at, "awake") == SHARDS)
+    finally:
+        go.set()
+        sleeper.stop()
+        awake.stop()
+        engine.dispose()
 
 
 def floors(at: Stand) -> dict[int, int]:

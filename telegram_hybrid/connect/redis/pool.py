@@ -45,6 +45,7 @@ class Pool(ConnectionPool):
                 connection.disconnect()
                 connection.connect()
         except BaseException as error:
+            connection.disconnect()  # it may have been greeted by half
             self.release(connection)
             if isinstance(error, HybridError) or not isinstance(error, redis.RedisError | OSError):
                 raise

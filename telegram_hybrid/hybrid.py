@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from telegram_hybrid.cache import Lifetimes, MessageCache
 from telegram_hybrid.connect import postgres
 from telegram_hybrid.connect.broker import open_broker
-from telegram_hybrid.connect.redis import Address, directory_of, open_redis, restarts_of
+from telegram_hybrid.connect.redis import Address, Directory, directory_of, open_redis, restarts_of
 from telegram_hybrid.delivery.consumer import Consumer
 from telegram_hybrid.delivery.letterbox import DeadLetters
 from telegram_hybrid.delivery.maintenance import DAY, Forgotten, maintain
@@ -361,13 +361,13 @@ class Hybrid:
         """Have the cache told when another server, or another run of it, answers."""
         directory, restarts = directory_of(client), restarts_of(client)
         if directory is not None:
-            directory.observe(self._master_changed)
+            directory.observe(partial(self._master_changed, directory))
         if restarts is not None:
             restarts.observe(self.cache.server_restarted)
 
-    def _master_changed(self, epoch: int, _master: Address) -> None:
+    def _master_changed(self, directory: Directory, epoch: int, _master: Address) -> None:
         if epoch > 1:  # the first is the one that we find
-            self.cache.master_changed()
+            self.cache.master_changed(directory.lost)
 
     def _after_commit(self, writes: list[ChannelWrite]) -> None:
         # Both may fail without harm: the relay applies every invalidation again before it

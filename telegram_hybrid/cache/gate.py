@@ -108,10 +108,10 @@ class Gate:
             self._ledger.owe_whole(versions)
             self._look()
 
-    def moved(self) -> None:
-        """Another server is the master. Returns at once."""
+    def moved(self, lost: float = 0.0) -> None:
+        """Another server is the master, and lacks `lost` seconds. Returns at once."""
         with self._lock:
-            self._ledger.moved(self._heard_at)
+            self._ledger.moved(self._heard_at, lost)
             self.turn += 1
             self._look()
 

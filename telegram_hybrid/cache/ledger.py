@@ -16,8 +16,7 @@ import attrs
 
 from telegram_hybrid.model import Change, ChannelWrite, EventType, MessageKey
 
-#: Seconds for which an applied invalidation is remembered, at least; at most twice that. Sentinel
-#: promotes a replica that lacks seconds, not minutes.
+#: Seconds for which an applied invalidation is remembered, at least; at most twice that.
 REMEMBER = 10.0
 #: Seconds after a change of the master, when what we owed is applied, until hits are trusted:
 #: time for other processes to notice it (they look every quarter of a second) and repeat theirs.
@@ -141,8 +140,14 @@ class Ledger:
         """Redis may not have been told of some writes to these channels: {channel_id: version}."""
         self._owed.add_whole(versions)
 
-    def moved(self, heard_at: float) -> None:
-        """Another server is the master: it may lack what the last one, heard then, acknowledged."""
+    def moved(self, heard_at: float, lost: float = 0.0) -> None:
+        """Another server is the master: it may lack what the last one, heard then, acknowledged.
+
+        It lacks the last `lost` seconds of that, as far as looks at intervals can tell: of more
+        than half of what is remembered nobody may be left who knows it.
+        """
+        if lost > REMEMBER / 2:
+            self._owed.forget_all()
         self._turn(heard_at)
         self._owed.merge(self._older)
         self._owed.merge(self._recent)

@@ -295,14 +295,15 @@ class MessageCache:
             self._watch = Watch(self.audit, seconds)
             self._watch.start()
 
-    def master_changed(self) -> None:
+    def master_changed(self, lost: float = 0.0) -> None:
         """Another server answers as our Redis: repeat to it what the last one may not have told it.
 
-        Until that is done, and for `ledger.GRACE` seconds more, reads go to the database. Returns
-        at once, from any thread.
+        If it lacks what that one was told in more `lost` seconds than anybody remembers, every
+        value of ours goes. Until that is done, and for `ledger.GRACE` seconds more, reads go to the
+        database. Returns at once, from any thread.
         """
         if self._store is not None:
-            self._store.gate.moved()
+            self._store.gate.moved(lost)
 
     def server_restarted(self) -> None:
         """Our Redis was restarted, perhaps with an old file: delete every value of ours in it.

@@ -17,6 +17,7 @@ from telegram_hybrid.connect.redis.discovery import (
     Address,
     AskSentinels,
     Found,
+    History,
     Memory,
     Missing,
     Outcome,
@@ -24,6 +25,7 @@ from telegram_hybrid.connect.redis.discovery import (
     as_of,
     complaints,
     discover,
+    lost_seconds,
 )
 from telegram_hybrid.connect.redis.failures import Misconfigured, NotConnected
 from telegram_hybrid.connect.redis.questions import Questions
@@ -74,6 +76,9 @@ class Directory:
         self._epoch = 0
         self._wants_replicas = False
         self._master: Address | None = None
+        self._history = History()
+        #: Of how many seconds the present master may lack what the one before it acknowledged.
+        self.lost = 0.0
         self._memory = Memory()
         self._floor_seen_at = float("-inf")
         self._begin()
@@ -178,9 +183,14 @@ class Directory:
             if asked_at - self._floor_seen_at > _GRUDGE:
                 self._memory = Memory(self._memory.known)
             outcome = self._perform()
-            if self._remember(outcome, asked_at) and isinstance(outcome, Found):
-                self._asked_at = float("-inf")  # so that all wait here until it is told
-                self._tell(outcome.address)
+            self._remember(outcome, asked_at)
+            if isinstance(outcome, Found):
+                if outcome.address != self._master:
+                    self._asked_at = float("-inf")  # so that all wait here until it is told
+                    self._move(outcome.address)
+                elif not self._history.id:
+                    self._history = self._questions.history(outcome.address)
+                self._samples.append((asked_at, outcome.role.offset))
             self._state, self._asked_at = outcome, asked_at
             if self._wants_replicas and isinstance(outcome, Found):
                 self._look_at_replicas(outcome)
@@ -204,26 +214,28 @@ class Directory:
             else:
                 reply = self._questions.role(request.address)
 
-    def _remember(self, outcome: Outcome, asked_at: float) -> bool:
-        """Take note of an outcome; True if the master changed."""
+    def _remember(self, outcome: Outcome, asked_at: float) -> None:
         if isinstance(outcome, Missing):
             if not isinstance(self._state, Missing) and self._state is not None:
                 _log.warning("no Redis master: %s", outcome.reason)
-            return False
+            return
         self._memory = self._memory.after(outcome)
         if not outcome.degraded:
             self._floor_seen_at = asked_at
         elif not (isinstance(self._state, Found) and self._state.degraded):
             _log.warning("Redis at %s, without Sentinel: %s", outcome.address, outcome.degraded)
-        moved = outcome.address != self._master
-        if moved:
-            self._epoch += 1
-            self._master = outcome.address
-            self._samples.clear()
-            self._replicas = {}
-            _log.info("Redis master is %s (epoch %d)", outcome.address, self._epoch)
-        self._samples.append((asked_at, outcome.role.offset))
-        return moved
+
+    def _move(self, master: Address) -> None:
+        """Tell of a change, and take it for done then: who is interrupted has it told again."""
+        history = self._questions.history(master)
+        self._epoch += 1
+        self.lost = lost_seconds(self._samples, self._history, history)
+        _log.info("Redis master is %s (epoch %d)", master, self._epoch)
+        self._tell(master)
+        self._history = history
+        self._samples.clear()
+        self._replicas = {}
+        self._master = master
 
     def _tell(self, master: Address) -> None:
         for observer in list(self._observers):

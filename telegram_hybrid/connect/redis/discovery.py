@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Generator, Iterable, Sequence
 from enum import Enum
+from math import inf
 from typing import Any
 
 import attrs
@@ -76,6 +77,19 @@ class Role:
     master: Address | None = None
     connected: bool = True
     replicas: tuple[Address, ...] = ()
+
+
+@attrs.frozen(slots=True)
+class History:
+    """Whose data a node holds: by its own replication id, and up to an offset by a `former` one.
+
+    A replica that is promoted goes on under a new id from where it had followed its master's.
+    "" if it is not known.
+    """
+
+    id: str = ""
+    former: str = ""
+    upto: int = -1
 
 
 @attrs.frozen(slots=True)
@@ -262,6 +276,17 @@ def parse_role(reply: Any, address_map: dict[Address, Address]) -> Role | NoRole
     return NoRole("does not say whether it is a master")
 
 
+def parse_history(reply: Any) -> History:
+    """Read the RESP2 reply to INFO replication (Redis 4 and later tell of their histories)."""
+    lines = reply.decode("utf-8", "replace").splitlines() if isinstance(reply, bytes) else []
+    facts = dict(line.split(":", 1) for line in lines if ":" in line)
+    return History(
+        facts.get("master_replid", ""),
+        facts.get("master_replid2", ""),
+        int(facts.get("second_repl_offset", "0")) - 1,
+    )
+
+
 def complaints(replies: Iterable[Answer | NoAnswer]) -> dict[Address, str]:
     """The sentinels that somebody should mend, and what is wrong with each."""
     return {
@@ -278,6 +303,17 @@ def as_of(samples: Iterable[tuple[float, int]], offset: int) -> float | None:
     before it lies below that offset. None if the replica is behind all samples.
     """
     return max((time for time, reached in samples if reached <= offset), default=None)
+
+
+def lost_seconds(samples: Sequence[tuple[float, int]], known: History, found: History) -> float:
+    """Of how many seconds a new master may lack what the last one, at last sampled, acknowledged.
+
+    `known` is the last one's history, `found` the new one's. 0.0 if nothing is known of the last.
+    """
+    if not known.id or found.id == known.id:  # the same server is called by another name
+        return 0.0
+    since = as_of(samples, found.upto) if found.former == known.id else None
+    return inf if since is None else samples[-1][0] - since
 
 
 def _facts(reply: Any) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, wait
 from threading import Lock, Thread
@@ -14,17 +15,20 @@ from redis.exceptions import NoPermissionError, RedisError, ResponseError
 from telegram_hybrid.connect.redis.discovery import (
     Address,
     Answer,
+    History,
     NoAnswer,
     NoRole,
     Role,
     Silence,
     parse_answer,
+    parse_history,
     parse_role,
 )
 from telegram_hybrid.connect.redis.failures import explain
 from telegram_hybrid.connect.redis.url import TIMEOUT, Target
 
 T = TypeVar("T")
+_log = logging.getLogger("telegram_hybrid.redis")
 
 #: Seconds that a discovery waits for its sentinels.
 PATIENCE = 0.3
@@ -98,6 +102,13 @@ class Questions:
         self._slow = self._slow - replies.keys() | slow
         return replies
 
+    def history(self, address: Address) -> History:
+        """Ask one node, that has just told its role, for its history."""
+        future = self._line(address, sentinel=False).ask(self._ask_history)
+        wait([future], self._timeout)
+        found = _result(future)
+        return found if isinstance(found, History) else History()
+
     def close(self) -> None:
         """Close all connections."""
         for line in list(self._lines.values()):
@@ -153,6 +164,13 @@ class Questions:
             detail, permanent = explain(error, self._target.options)
             slow = isinstance(error, redis.TimeoutError | TimeoutError)
             return NoRole(detail, permanent, slow=slow)
+
+    def _ask_history(self, connection: Any) -> History:
+        try:
+            return parse_history(_call(connection, ("INFO", "replication"))[0])
+        except (RedisError, OSError, ValueError) as error:
+            _log.debug("a Redis does not tell its history: %s", error)
+            return History()
 
 
 class _Line:

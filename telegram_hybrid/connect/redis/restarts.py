@@ -33,14 +33,14 @@ class Restarts:
 
     def met(self, place: object, run_id: bytes) -> None:
         """A connection was made to that run; another place is no restart but a failover."""
-        before, self._met = self._met, (place, run_id)
-        if before is None or before[0] != place or before[1] == run_id:
-            return
-        for observer in list(self._observers):
-            try:
-                observer()
-            except Exception:  # noqa: BLE001  (its own business, not the caller's)
-                _log.exception("an observer of Redis' restarts failed")
+        before = self._met
+        if before is not None and before[0] == place and before[1] != run_id:
+            for observer in list(self._observers):
+                try:
+                    observer()
+                except Exception:  # noqa: BLE001  (its own business, not the caller's)
+                    _log.exception("an observer of Redis' restarts failed")
+        self._met = (place, run_id)  # not before: who is interrupted has it told again
 
     def greet(self, connection: Any) -> None:
         """What redis-py does on a new connection, and then: ask for the run."""

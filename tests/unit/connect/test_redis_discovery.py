@@ -10,6 +10,7 @@ from telegram_hybrid.connect.redis.discovery import (
     AskRole,
     AskSentinels,
     Found,
+    History,
     Memory,
     Missing,
     NoAnswer,
@@ -20,7 +21,9 @@ from telegram_hybrid.connect.redis.discovery import (
     as_of,
     complaints,
     discover,
+    lost_seconds,
     parse_answer,
+    parse_history,
     parse_role,
 )
 from telegram_hybrid.connect.redis.url import parse
@@ -221,3 +224,29 @@ def test_a_replica_is_as_old_as_the_last_sample_that_it_reached() -> None:
 def test_addresses_read_as_they_are_written() -> None:
     assert str(Address("redis", 6379)) == "redis:6379"
     assert str(Address("::1", 6379)) == "[::1]:6379"
+
+
+def test_a_promoted_replica_lacks_what_was_acknowledged_behind_where_it_had_followed() -> None:
+    # Broken on purpose: with the offset that it has by now, it lacks nothing after its first write.
+    samples = [(10.0, 1000), (10.25, 1200), (12.0, 1200), (14.0, 5000)]
+    known = History("a")
+    for upto, lost in ((5000, 0.0), (9000, 0.0), (4999, 2.0), (1100, 4.0), (999, float("inf"))):
+        assert lost_seconds(samples, known, History("b", "a", upto)) == lost
+
+
+def test_a_server_that_never_followed_the_last_master_lacks_everything() -> None:
+    samples, everything = [(10.0, 1000)], float("inf")
+    assert lost_seconds(samples, History("a"), History("b", "c", 9000)) == everything
+    assert lost_seconds(samples, History("a"), History()) == everything
+    assert lost_seconds(samples, History("a"), History("a")) == 0.0, "it has another name only"
+    assert lost_seconds(samples, History(), History("b", "a", 5)) == 0.0, "nobody knows"
+
+
+def test_a_history_is_read_from_what_info_says() -> None:
+    said = (
+        b"# Replication\r\nrole:master\r\nmaster_replid:bb\r\nmaster_replid2:aa\r\n"
+        b"master_repl_offset:900\r\nsecond_repl_offset:501\r\n"
+    )
+    assert parse_history(said) == History("bb", "aa", 500)
+    assert parse_history(b"# Replication\r\nrole:master\r\n") == History()
+    assert parse_history(None) == History()

@@ -10,6 +10,7 @@ import logging
 import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from threading import Event, RLock, Thread
 from time import monotonic
 
@@ -152,13 +153,16 @@ class Gate:
         self.turn += was_trusted and not self.trusted
         if not self.trusted and self._thread is None:
             self._wake = Event()
-            self._thread = Thread(
+            thread = Thread(
                 target=_mend,
                 args=(weakref.ref(self), self._wake),
                 name="telegram_hybrid gate",
                 daemon=True,
             )
-            self._thread.start()
+            # Where there are no more threads, whoever asks next tries again.
+            with suppress(RuntimeError):
+                thread.start()
+                self._thread = thread
         if was_reachable and not self.reachable:
             self._on_open()
 

@@ -7,6 +7,7 @@ import os
 import weakref
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Condition, Event, RLock, Thread, current_thread
 from time import monotonic
 from typing import Any
@@ -272,7 +273,9 @@ class Directory:
                 name="telegram_hybrid redis directory",
                 daemon=True,
             )
-            self._watcher.start()
+            # Where there are no more threads, whoever calls asks.
+            with suppress(RuntimeError):
+                self._watcher.start()
 
 
 class _Round:

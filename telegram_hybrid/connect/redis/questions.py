@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, wait
-from threading import Lock, Thread
+from threading import RLock, Thread
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -182,7 +182,7 @@ class _Line:
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
-        self._lock = Lock()
+        self._lock = RLock()
         self._pending: Future[Any] | None = None
         self._closing = False
 
@@ -205,7 +205,11 @@ class _Line:
                     if self._closing:
                         self._connection.disconnect()
 
-            Thread(target=run, name="telegram_hybrid redis question", daemon=True).start()
+            thread = Thread(target=run, name="telegram_hybrid redis question", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # there are no more threads
+                run()
             self._pending, self._closing = future, False
         return future
 

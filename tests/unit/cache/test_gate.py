@@ -180,6 +180,23 @@ def test_close_ends_the_thread_and_a_later_doubt_starts_another(gate: Gate, serv
     until(lambda: gate.trusted)
 
 
+def test_where_no_thread_can_be_started_nobody_hears_of_it_and_the_next_one_mends(
+    gate: Gate, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Seen to fail: the error reached whoever had just committed, and the gate took the thread that
+    # never began for one that mends: Redis was not trusted again.
+    def refuse(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gates.Thread, "start", refuse)
+        gate.owe(WRITES)
+        assert not gate.trusted
+    gate.mend()
+    until(lambda: gate.trusted)
+    assert server.told == [{-1: 5}]
+
+
 def test_a_forked_child_mends_for_itself(gate: Gate, server: Server) -> None:
     server.takes = False
     gate.owe(WRITES)

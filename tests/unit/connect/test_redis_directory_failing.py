@@ -119,3 +119,25 @@ def test_a_restart_is_told_whoever_is_interrupted() -> None:
 
     for at in range(1, attempt(0) + 1):
         attempt(at)
+
+
+def test_where_no_thread_can_be_started_the_master_is_found_without_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Seen to fail: every read and every commit raised RuntimeError, though Redis was well.
+    def refuse(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    servers = Servers()
+    directory = directory_of(servers)
+    with monkeypatch.context() as patch:
+        patch.setattr(directories.Thread, "start", refuse)
+        assert directory.master() == (A, 1)
+        servers.master, servers.epoch = B, 1
+        directory.doubt(A)
+        assert directory.master() == (B, 2)
+    directory.doubt(B)
+    directory.master()
+    assert directory._watcher is not None
+    assert directory._watcher.is_alive(), "it is started when there are threads again"
+    directory.close()

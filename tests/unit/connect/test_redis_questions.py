@@ -1,7 +1,7 @@
 """One line to a server: a question at a time, and what is left when it is closed."""
 
 import socket
-from threading import Event
+from threading import Event, Thread
 
 import pytest
 
@@ -40,6 +40,19 @@ def test_a_line_closed_during_a_question_hangs_up_after_it() -> None:
     connection.disconnected.clear()
     line.ask(lambda _: None).result(5)
     assert not connection.disconnected.is_set()  # it is in use again
+
+
+def test_where_no_thread_can_be_started_whoever_asks_waits_for_the_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Seen to fail: every read and every commit raised RuntimeError, though Redis was well.
+    def refuse(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(Thread, "start", refuse)
+    line = _Line(Connection())
+    assert line.ask(lambda _: "an answer").result(0) == "an answer"
+    assert line.ask(lambda _: "another").result(0) == "another"
 
 
 def test_a_resolver_that_takes_its_time_is_named_with_the_setting(

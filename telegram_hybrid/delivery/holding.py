@@ -44,7 +44,7 @@ class Holding:
     ) -> None:
         self._line = line
         self._schema = schema
-        self._seconds = seconds
+        self.seconds = seconds
         self._pipeline = pipeline
         self._recall = recall
         self.shards = Shards()
@@ -61,7 +61,7 @@ class Holding:
         if now < self.renew_at:
             return
         # Shorter than promised by the time that passes until another relay looks.
-        seconds = LEASE_USED * self._seconds
+        seconds = LEASE_USED * self.seconds
         self._known = True
         self.shards.lower(self._pipeline.dropped())
         floors = self.shards.floors(self._pipeline.lowest())
@@ -75,7 +75,7 @@ class Holding:
             self._recall(begun)
         # The database's lease began after `now`.
         self.valid_until = now + LEASE_USED * seconds
-        self.renew_at = now + min(RENEW, (1 - LEASE_USED) * self._seconds)
+        self.renew_at = now + min(RENEW, (1 - LEASE_USED) * self.seconds)
         if grant.next_end is not None:
             self.renew_at = min(self.renew_at, monotonic() + grant.next_end + TAKE_AFTER)
         self.lease = grant.lease

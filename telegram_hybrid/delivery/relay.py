@@ -115,6 +115,9 @@ class Relay(Worker):
         self._settle_at = 0.0
         self._poll_at, self._poll_after = 0.0, POLL_FIRST
         self._rate, self._confirmed = Rate(), Times()
+        #: Since when the broker fails that is needed, and whether the shards were left to others.
+        self._cut_off_at: float | None = None
+        self._aside = False
         #: Channels with events of which the cache could not be told.
         self._owed: set[int] = set()
         self.counters = RelayCounters()
@@ -130,11 +133,15 @@ class Relay(Worker):
                 except ServiceError as error:
                     failures += 1
                     self._count(failures=1)
+                    if isinstance(error, BrokerError):
+                        self._step_aside()
                     delay = RECONNECT.delay(failures, random.random())  # noqa: S311
                     log.warning("relay: %s; trying again in %.1f s", error, delay)
                     stop.wait(delay)
                     continue
                 failures = 0
+                if self._pipeline.idle:
+                    self._cut_off_at = None
             self._finish()
         finally:
             self.close()
@@ -188,8 +195,19 @@ class Relay(Worker):
         self._holding.close()
         self._line.close()
 
+    def _step_aside(self) -> None:
+        """Leave the shards to others, who may have a broker, as soon as those of a dead relay."""
+        now = monotonic()
+        self._cut_off_at = self._cut_off_at or now
+        self._aside = now - self._cut_off_at >= self._holding.seconds
+        if self._aside:
+            self._holding.close()
+
     def _turn(self) -> bool:
         """Do what can be done without waiting; return whether that was anything."""
+        if self._aside:
+            self._connected()
+            self._aside = False
         self._holding.renew()
         now = monotonic()
         if self._wake.wait(0.0) or now >= self._poll_at:
@@ -266,6 +284,8 @@ class Relay(Worker):
                 if self._publisher is not None:
                     receipts = self._publisher.receipts()
                     self._pipeline.answered(receipts)
+                    if receipts:
+                        self._cut_off_at = None
                     self._confirmed.add(receipt.seconds for receipt in receipts)
                     answered += len(receipts)
                 held_back = self._publisher is not None and self._publisher.blocked

@@ -10,7 +10,10 @@ from sqlalchemy.event import listens_for
 from stand import Stand, bound, drained, until
 
 from telegram_hybrid.connect.postgres import open_engine, transaction
+from telegram_hybrid.delivery import relay as relay_module
+from telegram_hybrid.delivery.backoff import Backoff
 from telegram_hybrid.delivery.relay import Relay
+from telegram_hybrid.errors import BrokerUnavailable
 from telegram_hybrid.model import EventType
 from telegram_hybrid.outbox import leases, rows
 from telegram_hybrid.outbox.locks import lock_channels
@@ -126,6 +129,43 @@ def test_a_relay_that_stops_behind_a_statement_keeps_its_shards_only_until_its_l
         sleeper.stop()
         awake.stop()
         engine.dispose()
+
+
+def test_a_relay_that_is_cut_off_from_the_broker_leaves_its_shards_to_others_and_comes_back(
+    redis_at: Stand, monkeypatch: pytest.MonkeyPatch
+):
+    """Broken on purpose: without `_step_aside` it kept its half, for whose channels nobody
+    published anything."""
+    # As short beside the lease as it is beside the usual one.
+    monkeypatch.setattr(relay_module, "RECONNECT", Backoff(first=0.1, most=0.2))
+    at, down = redis_at, Event()
+    bound(at)
+
+    def broker() -> Any:
+        if down.is_set():
+            raise BrokerUnavailable("no route to host")
+        return at.broker()
+
+    cut_off = Relay(
+        at.engine, at.schema, broker, topology=at.topology, owner="cut off", lease_seconds=1.0
+    )
+    other = at.relay(owner="other", lease_seconds=1.0)
+    down.set()
+    cut_off.start()
+    other.start()
+    try:
+        until(lambda: held_by(at, "cut off") == SHARDS // 2)
+        at.feed(SHARDS, range(-1000 - SHARDS, -1000))
+        until(lambda: at.outbox() == [])
+        assert held_by(at, "other") == SHARDS
+        down.clear()
+        until(lambda: held_by(at, "cut off") == SHARDS // 2)
+        at.feed(SHARDS, range(-1000 - SHARDS, -1000))
+        until(lambda: at.outbox() == [])
+        assert cut_off.counters.published > 0
+    finally:
+        cut_off.stop()
+        other.stop()
 
 
 def floors(at: Stand) -> dict[int, int]:

@@ -6,7 +6,7 @@ for more of their kind (`steps`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import attrs
@@ -37,14 +37,22 @@ class Marker:
         self._writer = writer
         self._channel_id = channel_id
 
-    def mark(
-        self, statuses: Mapping[int, Status], reason: str | None, *, claimed: bool = False
-    ) -> dict[int, Message]:
+    def mark(self, statuses: Mapping[int, Status], reason: str | None) -> dict[int, Message]:
         """Move messages to their statuses, all or none, and return them as they are then.
 
-        Raises `NotFound`, and `IllegalTransition` for a step that is not allowed; of those that
-        are `claimed`, `ClaimLost` for what does not wait any more. A claim that began beside the
-        change of a status, before that was committed, outlives it: nobody could see the other.
+        Raises as `decide`.
+        """
+        return self.decide(statuses, reason)()
+
+    def decide(
+        self, statuses: Mapping[int, Status], reason: str | None, *, claimed: bool = False
+    ) -> Callable[[], dict[int, Message]]:
+        """Return what moves messages to their statuses, and returns them as they are then.
+
+        Nothing is changed before it is called. Raises `NotFound`, and `IllegalTransition` for a
+        step that is not allowed; of those that are `claimed`, `ClaimLost` for what does not wait
+        any more. A claim that began beside the change of a status, before that was committed,
+        outlives it: nobody could see the other.
         """
         found: dict[int, Found] = {}
         for ids in _chunks(list(statuses)):
@@ -62,10 +70,14 @@ class Marker:
             for number, status in statuses.items()
             if check_transition(found[number].message, status)
         ]
-        after = {number: item.message for number, item in found.items()}
-        for chunk in _chunks(steps):
-            after |= self._apply(chunk)
-        return after
+
+        def move() -> dict[int, Message]:
+            after = {number: item.message for number, item in found.items()}
+            for chunk in _chunks(steps):
+                after |= self._apply(chunk)
+            return after
+
+        return move
 
     def delete(self, ids: Sequence[int], reason: str | None, at_most: int | None) -> set[int]:
         """Delete those that are stored and not yet deleted, and return their ids.

@@ -51,10 +51,12 @@ class TransactionPolling:
             by_channel.setdefault(each.message.channel_id, {})[each.message.message_id] = status
         self._writer.lock(set(by_channel))
         claiming.hold(self._writer, held)
-        after = {
-            channel_id: Marker(self._writer, channel_id).mark(statuses, reason, claimed=True)
+        # All are decided on before any is moved: who goes on behind a refusal commits no half.
+        moves = {
+            channel_id: Marker(self._writer, channel_id).decide(statuses, reason, claimed=True)
             for channel_id, statuses in by_channel.items()
         }
+        after = {channel_id: move() for channel_id, move in moves.items()}
         claiming.end(self._writer, held, retry_in)
         return [after[each.message.channel_id][each.message.message_id] for each in held]
 

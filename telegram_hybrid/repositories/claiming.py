@@ -71,12 +71,17 @@ RETURNING claim.claim_id, claim.expires_at
 """.replace("{lock}", _LOCK).replace("{held}", _HELD)
 
 _END = """
+WITH ours AS MATERIALIZED (
+    {lock}
+)
 DELETE FROM "{schema}".message_claims AS claim
-USING (SELECT * {held}) AS held
+{held}
 WHERE claim.channel_id = held.channel_id AND claim.message_id = held.message_id
-  AND claim.claim_id = held.claim_id
+  AND claim.claim_id = held.claim_id AND claim.claim_id IN (SELECT claim_id FROM ours)
 RETURNING claim.claim_id
-""".replace("{held}", _HELD)
+""".replace("{lock}", _LOCK.replace("WHERE claim.expires_at > clock_timestamp()\n", "")).replace(
+    "{held}", _HELD.replace("FROM unnest", "USING unnest")
+)
 
 # Under a number of its own, with which nobody can settle.
 _PARK = """

@@ -269,6 +269,7 @@ class Transactions:
             found: list[Writer] = self._local.writers
         except AttributeError:
             found = self._local.writers = []
+        found[:] = [each for each in found if not each.ended]  # as one that was interrupted there
         return found
 
 

@@ -145,6 +145,11 @@ class Writer:
         if not self._unbounded:
             self.lock({channel_id}, unbounded=True)
 
+    @property
+    def ended(self) -> bool:
+        """Whether its transaction has."""
+        return self._connection.closed
+
     def torn(self) -> None:
         """Something was written in part: nothing may be committed; see `Steps.torn`."""
         self._steps.torn()

@@ -8,14 +8,13 @@ rolled back behind it.
 from __future__ import annotations
 
 import random
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from types import FrameType
 from typing import Any
 
 import pytest
+from interruption import Interruption
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -49,28 +48,6 @@ LATELY = datetime.now(UTC) - timedelta(hours=2)
 
 #: A message as it stands: status, text, version.
 Told = tuple[str, str, int]
-
-
-class Interruption(BaseException):
-    """Raised at the line `at` of the write path, as by a signal's handler; `lines` are counted."""
-
-    def __init__(self, at: int = 0) -> None:
-        self.lines, self._at, self._before = 0, at, sys.gettrace()
-
-    def __enter__(self) -> None:
-        sys.settrace(self._call)
-
-    def __exit__(self, *_: object) -> None:
-        sys.settrace(self._before)
-
-    def _call(self, frame: FrameType, _event: str, _: object) -> Any:
-        return self._line if frame.f_code.co_filename in WRITE_PATH else None
-
-    def _line(self, _frame: FrameType, event: str, _: object) -> Any:
-        self.lines += event == "line"
-        if event == "line" and self.lines == self._at:
-            raise self
-        return self._line
 
 
 class Edits:
@@ -172,7 +149,7 @@ def test_an_interruption_at_any_line_that_the_block_swallows(
         hybrid.messages.mark_many(CHANNEL_ID, IDS, Status.REPROCESS_PENDING)
         forget_events(hybrid)
         hybrid.messages.latest(CHANNEL_ID, limit=50)
-        interruption, committed = Interruption(at), False
+        interruption, committed = Interruption(WRITE_PATH, at), False
         with suppress(HybridError, SQLAlchemyError):
             with hybrid.transaction() as tx:
                 tx.messages.mark(CHANNEL_ID, 1, Status.QUEUED)

@@ -166,6 +166,9 @@ class Router:
         readable.register(connection.fileno(), select.POLLIN)
         if readable.poll(0):
             raise sqlalchemy.exc.DisconnectionError("the server has closed an idle connection")
+        # Of a read that was interrupted before it had put that back.
+        if connection.autocommit:
+            connection.autocommit = False
 
     # Waiting for an answer
 

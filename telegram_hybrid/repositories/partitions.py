@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections.abc import Iterable
 from datetime import datetime
 
@@ -10,6 +12,17 @@ from sqlalchemy import Engine
 
 from telegram_hybrid.connect.postgres import transaction
 from telegram_hybrid.schema.postgres.ranges import ahead, ensure_ranges, slot
+
+#: All there are, for a forked child: a thread of its parent may hold the lock for ever.
+_all: weakref.WeakSet[Partitions] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for each in list(_all):
+        each._making = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class Partitions:
@@ -27,6 +40,7 @@ class Partitions:
         self._seconds = seconds
         self._known: set[int] = set()
         self._making = threading.Lock()
+        _all.add(self)
 
     def ensure(self, instants: Iterable[datetime]) -> None:
         """Make sure that a row can be stored under each of these times (aware)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import time
 
+import attrs
 import pytest
 
 from telegram_hybrid import Hybrid
@@ -82,6 +83,26 @@ def test_a_forked_process_and_its_parent_do_not_share_a_connection(hybrid: Hybri
 def test_relays_are_woken_when_the_writer_has_invalidated(
     hybrid: Hybrid, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+def test_a_forked_process_has_all_of_its_pool(hybrid: Hybrid) -> None:
+    # Seen to fail while what the parent had in use counted in the child: it waited 30 s for a free
+    # connection, each time; and, with the parent's lock, for ever for a partition.
+    with (
+        connect(attrs.evolve(hybrid.settings, pool_size=1)) as one,
+        one.engine.connect(),
+        one.engine.connect(),
+        one._partitions._making,
+    ):
+        child = multiprocessing.get_context("fork").Process(
+            target=one.messages.save, args=(make_message(message_id=1),)
+        )
+        child.start()
+        child.join(20)
+        child.kill()
+        child.join()
+    assert child.exitcode == 0
+    assert hybrid.messages.seen(make_message().channel_id, [1]) == {1}
+
+
     """A relay that comes first drops the window that the writer would patch.
 
     Broken on purpose: the other way round, by the writer or by the thread, 40 of 600 saves cost

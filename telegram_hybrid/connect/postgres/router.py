@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import select
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from threading import Thread
 from time import monotonic, sleep
@@ -28,6 +28,18 @@ POOLER_PATIENCE = 3
 _CANCEL_SECONDS = 2.0
 
 
+#: All there are, for a forked child: the locks and connections it inherits are its parent's.
+_routers: weakref.WeakSet[Router] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for router in list(_routers):
+        router._begin_anew()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 @attrs.frozen(slots=True)
 class Way:
     """An address, and what goes to the driver beside it: options, and secrets of its query."""
@@ -42,7 +54,6 @@ class _Trip:
 
     route: Route
     epoch: int
-    process: int = attrs.field(factory=os.getpid)
     fresh: bool = True
     cancelled: bool = False
     waited: float = 0.0
@@ -69,21 +80,31 @@ class Router:
         self._deadline = deadline
         self._statement_timeout = statement_timeout
         self._dialect: Any = None
-        self._process = os.getpid()
+        self._engine: Callable[[], Engine | None] = lambda: None
 
     def attach(self, engine: Engine) -> None:
         """Give `engine` its connections from now on."""
-        self._dialect = engine.dialect
+        self._dialect, self._engine = engine.dialect, weakref.ref(engine)
         event.listen(engine, "do_connect", self._connect)
         event.listen(engine, "checkout", self._check)
         event.listen(engine, "engine_disposed", self._rest)
+        _routers.add(self)
+
+    def _begin_anew(self) -> None:
+        """Leave everything to the parent: also the places of what its threads have in use.
+
+        Two processes that read one socket take each other's answers (SQLAlchemy, "Using Connection
+        Pools with Multiprocessing").
+        """
+        self.routes = Routes(pooler=Route.POOLER in self.ways)
+        if (engine := self._engine()) is not None:
+            engine.dispose(close=False)
 
     # Connecting: before the first statement of any transaction, so that repeating is safe.
 
     def _connect(self, _dialect: Any, record: Any, _args: object, _options: object) -> Any:
         if self.shut:
             raise Closed("this Hybrid is closed; connect again")
-        self._start_anew_after_fork()
         self._resting = False
         retrying = Retrying(
             retry=retry_if_exception(is_worth_another_try),
@@ -94,12 +115,6 @@ class Router:
         connection, trip = retrying(self._by_any_way, monotonic() + self._deadline)
         record.info["trip"] = trip
         return connection
-
-    def _start_anew_after_fork(self) -> None:
-        if self._process != os.getpid():
-            # Whoever was looking for the pooler, or held the lock, is a thread of the parent.
-            self._process = os.getpid()
-            self.routes = Routes(pooler=Route.POOLER in self.ways)
 
     def _by_any_way(self, give_up: float) -> tuple[WatchedConnection, _Trip]:
         failures: dict[Route, psycopg.Error] = {}
@@ -143,21 +158,14 @@ class Router:
 
     # The pool: a connection leaves it only if its way still serves.
 
-    def _check(self, connection: Any, record: Any, proxy: Any) -> None:
+    def _check(self, connection: Any, record: Any, _proxy: Any) -> None:
         """Have the pool replace a connection that is closed, or not of the way that serves.
 
         A server that ends a connection closes its socket, which then is readable; an idle one that
         is well has nothing to say. SQLAlchemy's pre-ping costs three round trips for the same.
-
-        A connection from before a fork is left to the parent: two processes that read one socket
-        take each other's answers (SQLAlchemy, "Using Connection Pools with Multiprocessing").
         """
-        self._start_anew_after_fork()
         self._search()
         trip: _Trip = record.info["trip"]
-        if trip.process != os.getpid():
-            record.dbapi_connection = proxy.dbapi_connection = None
-            raise sqlalchemy.exc.DisconnectionError("made by another process")
         fresh, trip.fresh = trip.fresh, False
         # A fresh one is taken as it is: the pool replaces only once.
         if not fresh and not self.routes.carries(trip.route, trip.epoch):

@@ -12,6 +12,7 @@ import attrs
 from sqlalchemy import Connection, Row, make_url, text
 
 from telegram_hybrid.connect import postgres
+from telegram_hybrid.connect.postgres.refusals import has_answered
 from telegram_hybrid.errors import DatabaseError, HybridError
 from telegram_hybrid.health.values import Node, Outbox, ServiceHealth, State
 from telegram_hybrid.outbox import dead_letters, inbox
@@ -62,12 +63,10 @@ def ask_pooler(settings: Settings, seconds: float) -> ServiceHealth:
         with _connection(settings, url, seconds) as connection:
             connection.execute(text("SELECT 1"))
     except HybridError as error:
-        # An error of its own words, or of the server's, came through it.
-        answered = "FATAL:" in str(error) or "ERROR:" in str(error)
         return ServiceHealth(
             name="pgbouncer",
             state=State.DEGRADED,
-            reachable=answered,
+            reachable=has_answered(error),
             why=f"connections go past it: {error}".replace("PostgreSQL at", "PgBouncer at"),
             address=address,
         )

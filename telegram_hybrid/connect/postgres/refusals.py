@@ -54,6 +54,11 @@ def is_worth_another_try(error: BaseException) -> bool:
     return isinstance(error, psycopg.OperationalError) and advice(error) is None
 
 
+def has_answered(error: BaseException) -> bool:
+    """Whether it is in the words of a server, or of a pooler: one that lives."""
+    return "FATAL:" in str(error) or "ERROR:" in str(error)
+
+
 def first_line(error: BaseException | None) -> str:
     """Return what the driver said, without its further explanations."""
     lines = str(error).strip().splitlines()

@@ -17,7 +17,7 @@ import sqlalchemy
 from sqlalchemy import URL, Engine, event
 from tenacity import Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
 
-from telegram_hybrid.connect.postgres.refusals import first_line, is_worth_another_try
+from telegram_hybrid.connect.postgres.refusals import first_line, has_answered, is_worth_another_try
 from telegram_hybrid.connect.postgres.routes import DOUBT_AFTER, PROBE_EVERY, Route, Routes
 from telegram_hybrid.connect.postgres.watched import WatchedConnection
 from telegram_hybrid.errors import Closed
@@ -226,7 +226,8 @@ class Router:
         try:
             self._login(Route.POOLER, POOLER_PATIENCE).close()
         except psycopg.Error as error:
-            if isinstance(error, psycopg.errors.ConnectionTimeout) and self._is_busy(Route.POOLER):
+            late = isinstance(error, psycopg.errors.ConnectionTimeout)
+            if has_answered(error) or (late and self._is_busy(Route.POOLER)):
                 self.routes.alive(monotonic())
                 return
             self.routes.silent(first_line(error))

@@ -5,8 +5,10 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import attrs
+import psycopg
 import pytest
 from servers.stack import NativeStack
 from sqlalchemy import text
@@ -21,11 +23,12 @@ pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("postgres-waiting
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[NativeStack]:
-    """With one server connection in the pool."""
+    """With one server connection in the pool, and places for ten clients."""
     if missing := NativeStack.missing():
         pytest.skip(missing)
     with NativeStack() as servers:
         servers.add("pgbouncer/pgbouncer.ini", "default_pool_size = 1", "reserve_pool_size = 0")
+        servers.add("pgbouncer/pgbouncer.ini", "max_client_conn = 10")
         servers.start(servers.postgres, servers.pgbouncer)
         yield servers
 
@@ -92,3 +95,22 @@ def test_a_server_process_that_cannot_even_be_cancelled_is_given_up(stack: Nativ
     resume.cancel()
     os.kill(pid, signal.SIGCONT)
     assert took < 6.0
+
+
+def test_a_pooler_that_refuses_logins_is_alive_to_whom_it_serves(stack: NativeStack) -> None:
+    """All of its places are taken, so whoever asks whether it lives is refused.
+
+    Seen to fail while that was taken for silence: a slow statement was given up in its midst.
+    """
+    stack.start(stack.postgres, stack.pgbouncer)
+    settings = attrs.evolve(stack.settings, redis_url=None)
+    engine = postgres.open_engine(settings)
+    with postgres.transaction(engine) as connection, ExitStack() as others:
+        connection.execute(text("SELECT 1"))
+        with pytest.raises(psycopg.OperationalError, match="no more connections"):
+            for _ in range(10):
+                others.enter_context(psycopg.connect(settings.pooler_url or ""))
+        connection.execute(text("SELECT pg_sleep(3)"))
+    route = postgres.route(engine)
+    postgres.shut(engine)
+    assert route == (Route.POOLER, None)

@@ -54,6 +54,7 @@ class _Trip:
 
     route: Route
     epoch: int
+    losses: int
     fresh: bool = True
     cancelled: bool = False
     waited: float = 0.0
@@ -81,12 +82,15 @@ class Router:
         self._statement_timeout = statement_timeout
         self._dialect: Any = None
         self._engine: Callable[[], Engine | None] = lambda: None
+        #: How many connections were lost while they were used.
+        self._losses = 0
 
     def attach(self, engine: Engine) -> None:
         """Give `engine` its connections from now on."""
         self._dialect, self._engine = engine.dialect, weakref.ref(engine)
         event.listen(engine, "do_connect", self._connect)
         event.listen(engine, "checkout", self._check)
+        event.listen(engine, "invalidate", self._lose)
         event.listen(engine, "engine_disposed", self._rest)
         _routers.add(self)
 
@@ -138,7 +142,7 @@ class Router:
         return route is Route.POOLER and self.routes.is_busy(monotonic())
 
     def _open(self, route: Route, seconds: int) -> tuple[WatchedConnection, _Trip]:
-        trip = _Trip(route, self.routes.epoch)
+        trip = _Trip(route, self.routes.epoch, self._losses)
         if route is Route.POOLER:
             connection = self._login(route, POOLER_PATIENCE)
             connection.answered = lambda: self.routes.heard(monotonic())
@@ -162,7 +166,8 @@ class Router:
         """Have the pool replace a connection that is closed, or not of the way that serves.
 
         A server that ends a connection closes its socket, which then is readable; an idle one that
-        is well has nothing to say. SQLAlchemy's pre-ping costs three round trips for the same.
+        is well has nothing to say. SQLAlchemy's pre-ping costs three round trips for the same. Of
+        one that a lost host has forgotten nothing tells, but that another one was lost in use.
         """
         self._search()
         trip: _Trip = record.info["trip"]
@@ -170,6 +175,8 @@ class Router:
         # A fresh one is taken as it is: the pool replaces only once.
         if not fresh and not self.routes.carries(trip.route, trip.epoch):
             raise sqlalchemy.exc.DisconnectionError(f"{trip.route.value} does not serve any more")
+        if not fresh and trip.losses != self._losses:
+            raise sqlalchemy.exc.DisconnectionError("another one of its time was lost")
         readable = select.poll()
         readable.register(connection.fileno(), select.POLLIN)
         if readable.poll(0):
@@ -177,6 +184,10 @@ class Router:
         # Of a read that was interrupted before it had put that back.
         if connection.autocommit:
             connection.autocommit = False
+
+    def _lose(self, _connection: Any, _record: Any, error: BaseException | None) -> None:
+        """Note that a connection broke in use, and not while it was idle."""
+        self._losses += isinstance(error, psycopg.Error)
 
     # Waiting for an answer
 

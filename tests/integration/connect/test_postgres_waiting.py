@@ -16,6 +16,7 @@ from sqlalchemy import text
 from telegram_hybrid.connect import postgres
 from telegram_hybrid.connect.postgres.routes import Route
 from telegram_hybrid.errors import DatabaseUnavailable
+from telegram_hybrid.schema.postgres.sql import fetch
 from telegram_hybrid.settings import Settings
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("postgres-waiting")]
@@ -114,3 +115,30 @@ def test_a_pooler_that_refuses_logins_is_alive_to_whom_it_serves(stack: NativeSt
     route = postgres.route(engine)
     postgres.shut(engine)
     assert route == (Route.POOLER, None)
+
+
+def test_a_server_that_is_lost_without_a_word_costs_a_thread_one_call(stack: NativeStack) -> None:
+    """As a host without power: nothing tells that the connections that idle are dead, too.
+
+    Seen to fail while only the one that was used left its pool: each of the others cost a call,
+    and that the whole timeout.
+    """
+    stack.start(stack.postgres)
+    settings = Settings(
+        database_url=stack.settings.database_url, statement_timeout=0.5, pool_size=3
+    )
+    engine = postgres.open_engine(settings)
+    with ExitStack() as used:
+        connections = [used.enter_context(postgres.reads(engine)) for _ in range(3)]
+        pids = [each.execute(text("SELECT pg_backend_pid()")).scalar_one() for each in connections]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(DatabaseUnavailable, match="no answer"), postgres.reads(engine) as used:
+            fetch(used, "SELECT 1", "public", {})
+        with postgres.reads(engine) as used:
+            assert fetch(used, "SELECT 1", "public", {}) == [(1,)]
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+        postgres.shut(engine)

@@ -81,10 +81,11 @@ class Hybrid:
         if self._redis is not None:
             self._follow(self._redis)
         self._schema = schema = settings.database_schema
-        # Never through the pooler, whose connections the waiting writers hold.
-        engine = postgres.open_engine(settings, pooled=False, direct=True)
-        self._direct = engine
-        self._partitions = Partitions(engine, schema, settings.partition_interval)
+        self._direct = engine = postgres.open_engine(settings, pooled=False, direct=True)
+        # Never through the pooler, whose connections the waiting writers hold; nor do they wait
+        # for a partition longer than for any other answer.
+        self._making = postgres.open_engine(attrs.evolve(settings, pooler_url=None), pooled=False)
+        self._partitions = Partitions(self._making, schema, settings.partition_interval)
         self._notify = notifier(self.engine, schema)
         self._transactions = Transactions(
             self.engine,
@@ -317,7 +318,8 @@ class Hybrid:
         for worker in self.workers:
             worker.stop()
         self._notify.close()
-        postgres.shut(self.engine)
+        for engine in (self.engine, self._direct, self._making):
+            postgres.shut(engine)
         self.cache.close()
         if self._redis is not None:
             self._redis.close()

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
+import attrs
 import pytest
 from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 
-from telegram_hybrid import Hybrid, Outcome
+from telegram_hybrid import Hybrid, Outcome, connect
 from telegram_hybrid.connect.postgres import reads
 from telegram_hybrid.errors import DatabaseError, DatabaseUnavailable
-from telegram_hybrid.schema.postgres.sql import fetch
+from telegram_hybrid.schema.postgres.sql import fetch, sql
 from telegram_hybrid.testing import make_message
 from telegram_hybrid.testing.factories import CHANNEL_ID
 
@@ -137,6 +140,18 @@ def test_a_read_that_leaves_a_transaction_open_does_not_hand_it_on(hybrid: Hybri
         fetch(connection, "BEGIN", "public", {})
     with reads(hybrid.engine) as connection:
         assert connection.connection.dbapi_connection is not driver
+
+
+def test_a_save_waits_for_a_partition_no_longer_than_for_any_answer(hybrid: Hybrid) -> None:
+    # Seen to fail, with a wait for as long as the table was locked, while partitions were made by
+    # the engine of migrations, which have no limit.
+    lock = sql('LOCK TABLE "{schema}".messages', hybrid.settings.database_schema)
+    hasty = connect(attrs.evolve(hybrid.settings, statement_timeout=0.5))
+    early = make_message(sent_at=datetime(1990, 1, 1, tzinfo=UTC))
+    with hasty, ThreadPoolExecutor(1) as thread, hybrid.transaction() as tx:
+        tx.connection.execute(lock)
+        with pytest.raises(DatabaseUnavailable, match="statement_timeout"):
+            thread.submit(hasty.messages.save, early).result(20.0)
 
 
 def test_only_what_the_server_says_counts_as_an_answer(hybrid: Hybrid) -> None:

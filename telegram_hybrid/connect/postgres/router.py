@@ -195,8 +195,10 @@ class Router:
         if trip.route is Route.POOLER and waited > DOUBT_AFTER:
             if self.routes.is_lost(trip.epoch):
                 raise psycopg.OperationalError(f"no answer: {self.routes.trouble}")
-            if self.routes.claim_doubt(monotonic()):
-                _in_background(self._ask_whether_pooler_lives)
+            if self.routes.claim_doubt(monotonic()) and not _in_background(
+                self._ask_whether_pooler_lives
+            ):
+                self.routes.alive(monotonic())
         if waited < trip.waited:
             trip.cancelled = False  # it waits for another statement
         trip.waited = waited
@@ -213,9 +215,11 @@ class Router:
     # Looking for the pooler: in a thread of its own, so that no caller waits for one that is mute.
 
     def _search(self) -> None:
-        if self.routes.claim_search():
-            # The thread does not keep alive an engine that everybody else has forgotten.
-            _in_background(_look_until_found, weakref.ref(self), self.routes)
+        # The thread does not keep alive an engine that everybody else has forgotten.
+        if self.routes.claim_search() and not _in_background(
+            _look_until_found, weakref.ref(self), self.routes
+        ):
+            self.routes.search_ended()
 
     def _rest(self, _engine: Engine) -> None:
         """Look no more for the pooler of a disposed engine, until it is used again."""
@@ -247,8 +251,13 @@ class Router:
             self.routes.alive(monotonic())
 
 
-def _in_background(work: Any, *args: object) -> None:
-    Thread(target=work, args=args, name="telegram_hybrid.pooler", daemon=True).start()
+def _in_background(work: Any, *args: object) -> bool:
+    """Whether it has begun: where there are no more threads, the next one tries again."""
+    try:
+        Thread(target=work, args=args, name="telegram_hybrid.pooler", daemon=True).start()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _look_until_found(owner: weakref.ref[Router], routes: Routes) -> None:

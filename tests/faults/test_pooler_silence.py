@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import attrs
 import pytest
 from servers.stack import NativeStack
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 from stand import until
 
 from telegram_hybrid import connect
@@ -86,3 +87,34 @@ def test_a_slow_statement_through_a_living_pooler_is_waited_for(
         connection.execute(text("SELECT pg_sleep(6)"))
     assert postgres.route(engine) == (Route.POOLER, None)
     engine.dispose()
+
+
+def test_a_pooler_that_alone_may_log_in_is_waited_for_as_a_server_is(
+    pooled: NativeStack, settings: Settings
+) -> None:
+    """As where pg_hba.conf lets nobody else in.
+
+    Seen to fail while what the direct way refuses counted as final: half a second without the
+    pooler was an error at once, and one that is not to be tried again.
+    """
+    direct = make_url(settings.database_url).set(password="wrong")
+    settings = attrs.evolve(settings, database_url=direct.render_as_string(hide_password=False))
+    engine = postgres.open_engine(settings)
+
+    def ask() -> None:
+        with postgres.transaction(engine) as connection:
+            connection.execute(text("SELECT 1"))
+
+    ask()
+    pooled.pgbouncer.kill()
+    with ThreadPoolExecutor(1) as thread:
+        asked = thread.submit(ask)
+        time.sleep(0.5)
+        pooled.pgbouncer.start()
+        asked.result(20.0)
+    pooled.pgbouncer.kill()
+    hasty = postgres.open_engine(settings, deadline=0.1)
+    with pytest.raises(DatabaseUnavailable, match="authentication failed"):
+        postgres.connected(hasty)
+    engine.dispose()
+    hasty.dispose()

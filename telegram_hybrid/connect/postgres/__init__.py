@@ -280,7 +280,8 @@ def _translate(error: sqlalchemy.exc.DBAPIError, engine: Engine) -> HybridError:
     if error.connection_invalidated:
         return DatabaseUnavailable(f"{place}: {said}")
     if getattr(cause, "sqlstate", None) is None and (words := advice(cause)):
-        kind = DatabaseUnavailable if is_unresolved(cause) else DatabaseError
+        passing = is_unresolved(cause) or _router(engine).awaits_pooler()
+        kind = DatabaseUnavailable if passing else DatabaseError
         return kind(f"{place}: {said}; {words}")
     if (getattr(cause, "sqlstate", None) or "").startswith(_PROGRAM_LIMIT):
         return DatabaseError(f"{place}: {said}")

@@ -31,7 +31,7 @@ _REFUSALS = [
 ]
 
 
-def advice(error: BaseException | None) -> str | None:
+def advice(error: BaseException | str | None) -> str | None:
     """Say which setting to look at; None if `error` is not a refusal."""
     told = str(error)
     return next((words for pattern, words in _REFUSALS if pattern.search(told)), None)

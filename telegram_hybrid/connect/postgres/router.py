@@ -17,7 +17,12 @@ import sqlalchemy
 from sqlalchemy import URL, Engine, event
 from tenacity import Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
 
-from telegram_hybrid.connect.postgres.refusals import first_line, has_answered, is_worth_another_try
+from telegram_hybrid.connect.postgres.refusals import (
+    advice,
+    first_line,
+    has_answered,
+    is_worth_another_try,
+)
 from telegram_hybrid.connect.postgres.routes import DOUBT_AFTER, PROBE_EVERY, Route, Routes
 from telegram_hybrid.connect.postgres.watched import WatchedConnection
 from telegram_hybrid.errors import Closed
@@ -111,7 +116,7 @@ class Router:
             raise Closed("this Hybrid is closed; connect again")
         self._resting = False
         retrying = Retrying(
-            retry=retry_if_exception(is_worth_another_try),
+            retry=retry_if_exception(self._is_worth_another_try),
             stop=stop_before_delay(self._deadline),
             wait=wait_random_exponential(multiplier=0.05, max=0.5),
             reraise=True,
@@ -119,6 +124,18 @@ class Router:
         connection, trip = retrying(self._by_any_way, monotonic() + self._deadline)
         record.info["trip"] = trip
         return connection
+
+    def _is_worth_another_try(self, error: BaseException) -> bool:
+        lost = isinstance(error, psycopg.Error) and self.awaits_pooler()
+        return lost or is_worth_another_try(error)
+
+    def awaits_pooler(self) -> bool:
+        """Whether it may be the pooler's absence alone that keeps one from connecting.
+
+        Where only the pooler may log in, the direct way refuses everybody, all the time.
+        """
+        trouble = self.routes.trouble
+        return Route.POOLER in self.ways and (trouble is None or advice(trouble) is None)
 
     def _by_any_way(self, give_up: float) -> tuple[WatchedConnection, _Trip]:
         failures: dict[Route, psycopg.Error] = {}

@@ -125,7 +125,7 @@ def test_a_server_that_is_lost_without_a_word_costs_a_thread_one_call(stack: Nat
     """
     stack.start(stack.postgres)
     settings = Settings(
-        database_url=stack.settings.database_url, statement_timeout=0.5, pool_size=3
+        database_url=stack.settings.database_url, statement_timeout=1.0, pool_size=3
     )
     engine = postgres.open_engine(settings)
     with ExitStack() as used:

@@ -317,7 +317,11 @@ def test_who_renews_and_who_gives_back_the_same_claims_never_deadlock(hybrid: Hy
         hybrid.messages.save(make_message(message_id=number, sent_at=at))
     claims = hybrid.messages.claim("a")
     assert ids(claims) == [3, 2, 1]
-    waiting = text("SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted")
+    waiting = sql(
+        "SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted AND pid IN (SELECT pid"
+        " FROM pg_locks WHERE relation = CAST('\"{schema}\".message_claims' AS regclass))",
+        hybrid.settings.database_schema,
+    )
     with ThreadPoolExecutor(2) as threads:
         with hybrid.transaction() as tx:
             tx.connection.execute(

@@ -160,3 +160,11 @@ RedisRequest: TypeAlias = (
     Get | Lease | Fill | Flag | GetResult | Generations | SetResult | Mark | Invalidate
 )
 Request: TypeAlias = Load | Await | RedisRequest
+
+
+def size(request: RedisRequest) -> int:
+    """Of how many keys it asks or tells."""
+    match request:
+        case Get(some) | Flag(some) | Lease(some) | Fill(_, some):
+            return len(some)
+    return 1

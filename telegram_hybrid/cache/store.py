@@ -1,4 +1,4 @@
-"""Store: performs the protocol's requests, one round trip each."""
+"""Store: performs the protocol's requests, one round trip each if they are not very large."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from redis import Redis
 from redis.exceptions import NoScriptError, RedisError
 
 from telegram_hybrid.cache import writes
+from telegram_hybrid.cache.breaker import SLOW
 from telegram_hybrid.cache.gate import Gate
 from telegram_hybrid.cache.ledger import Stale
 from telegram_hybrid.cache.listening import Fills
@@ -32,10 +33,11 @@ from telegram_hybrid.cache.requests import (
     Mark,
     RedisRequest,
     SetResult,
+    size,
 )
 from telegram_hybrid.cache.stats import Tally
 from telegram_hybrid.cache.sweep import sweep
-from telegram_hybrid.connect.redis import Command, ask
+from telegram_hybrid.connect.redis import MOST, Command, ask
 from telegram_hybrid.model import ChannelWrite
 from telegram_hybrid.schema.redis import scripts, values
 from telegram_hybrid.schema.redis.keys import Keys, Kind
@@ -88,7 +90,8 @@ class Store:
             if isinstance(request, Invalidate):
                 gate.owe(request.writes)
             return None
-        gate.answered(monotonic() - began)
+        took = monotonic() - began
+        gate.answered(took if took <= SLOW else took / (1 + size(request) // MOST))
         if error is not None:
             self._failed(kind, error)
         elif self._problems:
@@ -150,7 +153,8 @@ class Store:
                 self.gate.owe(request.writes)
         elif isinstance(request, Fill) and self.gate.reachable:
             # Readers elsewhere wait for the lease.
-            return Fill(request.channel_id, [_given_up(entry) for entry in request.entries])
+            given_up = [attrs.evolve(entry, value=b"") for entry in request.entries]
+            return Fill(request.channel_id, given_up)
         return None
 
     def _reply(self, request: RedisRequest) -> tuple[Any, Exception | None]:
@@ -275,6 +279,8 @@ class Store:
         return found if isinstance(found, bytes) else None
 
     def _get(self, keys: Sequence[str]) -> Any:
+        if len(keys) > MOST:
+            return [v for at in range(0, len(keys), MOST) for v in self._get(keys[at : at + MOST])]
         (reply,) = found = self._ask([("MGET", *keys) if len(keys) > 1 else ("GET", *keys)])
         if isinstance(reply, Exception):
             if not str(reply).startswith("WRONGTYPE"):
@@ -392,7 +398,3 @@ def _version(tombstone: bytes | None) -> int:
 
 def _is_generation(reply: Any) -> bool:
     return isinstance(reply, bytes) and len(reply) <= 64 and reply.isalnum()
-
-
-def _given_up(entry: FillEntry) -> FillEntry:
-    return attrs.evolve(entry, value=b"")

@@ -6,7 +6,7 @@ from typing import Any
 
 import redis
 
-from telegram_hybrid.connect.redis.asking import Command, ask
+from telegram_hybrid.connect.redis.asking import MOST, Command, ask
 from telegram_hybrid.connect.redis.client import (
     Guide,
     MasterGuide,
@@ -29,6 +29,7 @@ DEADLINE = 5.0
 
 __all__ = [
     "DEADLINE",
+    "MOST",
     "TIMEOUT",
     "Address",
     "Answer",

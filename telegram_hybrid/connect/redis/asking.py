@@ -1,4 +1,4 @@
-"""Asking: commands in one round trip, straight on a connection of a client's pool.
+"""Asking: commands in few round trips, straight on a connection of a client's pool.
 
 What redis-py does around each command (callbacks on replies, retries, records of how long it took)
 takes its client longer than the command itself, and a pipeline does it for each command in it.
@@ -14,6 +14,9 @@ from redis.exceptions import ResponseError
 
 #: A command's name and its arguments.
 Command = tuple[str | bytes | int, ...]
+#: Commands of one round trip, and keys of one command: a script for each of 10,000 messages takes
+#: a server that is well longer than a timeout.
+MOST = 500
 
 
 def ask(client: Redis, commands: Sequence[Command]) -> list[Any]:
@@ -24,14 +27,18 @@ def ask(client: Redis, commands: Sequence[Command]) -> list[Any]:
     """
     pool = client.connection_pool
     connection: Any = pool.get_connection()
+    replies = []
     try:
-        connection.send_packed_command([b"".join(connection.pack_commands(commands))])
-        return [_reply(connection) for _ in commands]
+        for at in range(0, len(commands), MOST):
+            some = commands[at : at + MOST]
+            connection.send_packed_command([b"".join(connection.pack_commands(some))])
+            replies += [_reply(connection) for _ in some]
     except BaseException:
         connection.disconnect()  # replies may be under way that are nobody's
         raise
     finally:
         pool.release(connection)
+    return replies
 
 
 def _reply(connection: Any) -> Any:

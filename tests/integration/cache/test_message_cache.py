@@ -12,7 +12,15 @@ import pytest
 import redis
 from cachelab.rows import CHANNEL, KEYS, Database, change, message
 
-from telegram_hybrid.cache import CacheStats, Lifetimes, Load, Loaded, MessageCache, latest_from
+from telegram_hybrid.cache import (
+    CacheStats,
+    Lifetimes,
+    Load,
+    Loaded,
+    MessageCache,
+    latest_from,
+    store,
+)
 from telegram_hybrid.model import Change, ChannelWrite, EventType, MessageKey
 from telegram_hybrid.schema.redis import values
 
@@ -34,6 +42,29 @@ def test_a_partial_hit_loads_the_misses_alone_and_each_id_once(cache: MessageCac
     found = cache.get_many(CHANNEL, [1, 2, 3, 3, 99], database.messages)
     assert found == database.rows
     assert database.loads == [[2], [1, 3, 99]]
+
+
+def test_a_question_for_very_many_messages_is_cached_like_any_other(
+    cache: MessageCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Seen to fail while all of it was one round trip: storing 20,000 messages took a Redis that is
+    # well longer than its timeout, and after the second such question the breaker was open. And
+    # while an answer counted as slow however much was asked.
+    number, seconds = 20_000, list[float]()
+    database = Database(*(message(i, text="x" * 300) for i in range(number)))
+    assert cache._store is not None
+    answered = cache._store.gate.answered
+    monkeypatch.setattr(
+        cache._store.gate, "answered", lambda took: answered(took) or seconds.append(took)
+    )
+    monkeypatch.setattr(store, "SLOW", 0.0)
+    assert len(cache.get_many(CHANNEL, range(number), database.messages)) == number
+    began = time.monotonic()
+    assert len(cache.get_many(CHANNEL, range(number), database.messages)) == number
+    spent = time.monotonic() - began
+    assert len(database.loads) == 1
+    assert (cache.stats().fills, cache.stats().errors) == (number, 0)
+    assert seconds[-1] < spent / 10, "counted is what a part of it took"
 
 
 def test_reading_no_ids_asks_nobody(cache: MessageCache) -> None:

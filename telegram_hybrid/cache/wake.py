@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from threading import Event, Lock, Thread
+from threading import Event, Lock, Thread, current_thread
 from time import monotonic
 
 #: Seconds between two calls of one process; a relay needs about that long for a round.
@@ -94,7 +94,7 @@ class Wake:
 
     def _is_over(self) -> bool:
         with self._lock:
+            self._thread = None  # first: who asks from here on waits to start another
             if self._news.is_set():
-                return False
-            self._thread = None
-            return True
+                self._thread = current_thread()
+            return self._thread is None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import select
 import socket
 import ssl
-from collections.abc import Iterator
+import struct
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
@@ -14,6 +15,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import amqp.transport
 import kombu
+from amqp.method_framing import frame_handler
 from kombu.transport import pyamqp
 
 #: Seconds that the broker may take to answer a request on an open connection.
@@ -162,11 +164,48 @@ class _Encrypted(_Wire, amqp.transport.SSLTransport):  # type: ignore[misc]
         return self.sock.pending() > 0 or super().has_news()  # type: ignore[attr-defined]
 
 
-class Connection(pyamqp.Connection):  # type: ignore[misc]
-    """An AMQP connection whose every wait has an end.
+#: For text that is not UTF-8, times that are none, and tables too deep.
+_UNREADABLE = (ValueError, OverflowError, RecursionError, struct.error)
+_HEADER = 2
 
-    py-amqp waits for ever for a reply to what it asks: declare, bind, close.
+
+def _lenient(connection: Any, callback: Callable[..., object]) -> Callable[[Any], Any]:
+    """py-amqp's reader of frames; the properties of a message that it cannot read are left out."""
+    read = frame_handler(connection, callback)
+
+    def on_frame(frame: tuple[int, int, bytes]) -> Any:
+        kind, channel, content = frame
+        try:
+            return read(frame)
+        except _UNREADABLE:
+            if kind != _HEADER:
+                raise
+            # Class and size as they came, and flags that say: no properties.
+            return read((kind, channel, bytes(content[:12]) + b"\0\0"))
+
+    return on_frame
+
+
+class _Text(bytes):
+    """Bytes of which every part can be decoded."""
+
+    def __getitem__(self, at: Any) -> Any:
+        part = super().__getitem__(at)
+        return _Text(part) if isinstance(part, bytes) else part
+
+    def decode(self, *_: Any) -> str:
+        return super().decode("utf-8", "backslashreplace")
+
+
+class Connection(pyamqp.Connection):  # type: ignore[misc]
+    """An AMQP connection whose every wait has an end, and that reads every message.
+
+    py-amqp waits for ever for a reply to what it asks: declare, bind, close. Of messages that other
+    clients may send, it raises the errors of Python's decoders.
     """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options, frame_handler=_lenient)
 
     def Transport(  # noqa: N802
         self,
@@ -183,6 +222,11 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
     def blocking_read(self, timeout: float | None = None) -> Any:
         """As in py-amqp; a frame of the handshake gets what its predecessors have left."""
         return super().blocking_read(timeout if self._handshake_complete else self.transport.left())
+
+    def on_inbound_method(self, channel: int, method: Any, arguments: bytes, content: Any) -> Any:
+        """As in py-amqp; whatever somebody else may have written of a message is text."""
+        arguments = arguments if content is None else _Text(arguments)
+        return super().on_inbound_method(channel, method, arguments, content)
 
     def close(self, *arguments: Any, **options: Any) -> Any:
         """Say goodbye, but do not wait long for the answer."""

@@ -17,7 +17,13 @@ pytestmark = pytest.mark.integration
 QUICK = Backoff(first=0.05, most=0.2)
 
 
-def foreign(at: Stand, body: bytes, headers: dict[Any, Any] | None = None) -> None:
+def foreign(
+    at: Stand,
+    body: bytes,
+    headers: dict[Any, Any] | None = None,
+    key: Any = "telegram.channel.-7",
+    **properties: Any,
+) -> None:
     """Publish a message of somebody else's on the way of our events."""
     connection = at.broker()
     channel = connection.channel()
@@ -27,9 +33,9 @@ def foreign(at: Stand, body: bytes, headers: dict[Any, Any] | None = None) -> No
         content_type="text/plain",
         content_encoding="utf-8",
         headers=headers,
-        properties={},
+        properties=properties,
     )
-    channel.basic_publish(message, exchange=at.topology.exchange, routing_key="telegram.channel.-7")
+    channel.basic_publish(message, exchange=at.topology.exchange, routing_key=key)
     close_quietly(connection)
 
 
@@ -95,6 +101,33 @@ def test_a_message_with_headers_of_whatever_kind_becomes_a_dead_letter(
     assert consumer.stop()
     (letter,) = rabbit_at.rows("SELECT payload->>'body' AS body, channel_id FROM {s}.dead_letters")
     assert (letter.body, letter.channel_id) == ("junk", -7)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"message_id": b"\xff"},
+        {"key": b"telegram.channel.\xff"},
+    ],
+    ids=lambda wrong: next(iter(wrong)),
+)
+def test_a_message_that_the_driver_cannot_read_becomes_a_dead_letter(
+    rabbit_at: Stand, wrong: dict[str, Any]
+):
+    # Broken on purpose: without `_lenient` and `_Text`, py-amqp's UnicodeDecodeError ended the
+    # consumer.
+    handler = Handler(rabbit_at)
+    rabbit_at.consumer(handler).declare()
+    foreign(rabbit_at, b"junk", **wrong)
+    publish(rabbit_at, 1)
+    consumer = rabbit_at.consumer(handler)
+    consumer.start()
+    until(lambda: consumer.counters.dead == 1 and consumer.counters.consumed == 1)
+    assert consumer.stop()
+    assert rabbit_at.value("SELECT payload->>'body' FROM {s}.dead_letters") == "junk"
+    connection = rabbit_at.broker()
+    until(lambda: connection.default_channel.basic_get(rabbit_at.topology.dead_letter_queue))
+    close_quietly(connection)
 
 
 TAG = '"properties": {"delivery_tag": "t", "delivery_info": {"routing_key": "telegram.channel.-7"}}'

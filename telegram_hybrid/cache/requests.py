@@ -163,8 +163,10 @@ Request: TypeAlias = Load | Await | RedisRequest
 
 
 def size(request: RedisRequest) -> int:
-    """Of how many keys it asks or tells."""
+    """Of how many keys it asks or tells, about."""
     match request:
         case Get(some) | Flag(some) | Lease(some) | Fill(_, some):
             return len(some)
+        case Mark(writes) | Invalidate(writes):
+            return sum(1 + len(write.changes) for write in writes)
     return 1

@@ -214,7 +214,7 @@ def test_a_connection_that_was_interrupted_while_it_was_made_is_used_by_nobody(
         other.set("name", "three")
 
     def attempt(at: int) -> int:
-        with open_redis(f"{valkey_url}?db=3", deadline=None) as client:
+        with open_redis(f"{valkey_url}?db=3&socket_timeout=5", deadline=None) as client:
             interrupting = Interrupting(at)
             interrupting.during(lambda: ask(client, [("GET", "name")]))
             found = ask(client, [("GET", "name"), ("CLIENT", "GETNAME")])

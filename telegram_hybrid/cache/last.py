@@ -97,4 +97,8 @@ class LastKnown:
                 with self._lock:
                     self._loading.discard(key)
 
-        executor.submit(refresh)
+        try:
+            executor.submit(refresh)
+        except RuntimeError as error:  # there are no more threads: the next who asks tries again
+            self._loading.discard(key)
+            _log.debug("could not refresh %s: %s", key, error)

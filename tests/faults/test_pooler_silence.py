@@ -78,6 +78,29 @@ def test_a_statement_in_a_mute_pooler_is_given_up_within_5_seconds(
     assert took < 5.0
 
 
+def test_a_statement_in_a_mute_pooler_is_given_up_also_if_others_have_left_it_before(
+    pooled: NativeStack, settings: Settings
+) -> None:
+    """Who wanted a new connection gave the pooler up; who still waits for its answer must, too.
+
+    Seen to fail while nobody doubted a pooler that did not serve any more: it waited for all of
+    the statement's time.
+    """
+    engine = postgres.open_engine(attrs.evolve(settings, statement_timeout=15.0))
+    with pytest.raises(DatabaseUnavailable), postgres.transaction(engine) as connection:
+        connection.execute(text("SELECT 1"))
+        pooled.pgbouncer.pause()
+        with postgres.reads(engine) as other:
+            other.execute(text("SELECT 1"))
+        assert postgres.route(engine)[0] is Route.DIRECT
+        began = time.monotonic()
+        connection.execute(text("SELECT 1"))
+    took = time.monotonic() - began
+    pooled.pgbouncer.resume()
+    engine.dispose()
+    assert took < 10.0
+
+
 def test_a_slow_statement_through_a_living_pooler_is_waited_for(
     pooled: NativeStack, settings: Settings
 ) -> None:

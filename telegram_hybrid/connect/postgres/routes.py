@@ -115,11 +115,12 @@ class Routes:
     def claim_doubt(self, now: float) -> bool:
         """Whether the caller, whose statement is slow, is to ask if the pooler lives at all.
 
+        Also when it does not serve any more: that does not help who waits for its answer.
         It must report `alive` or `silent`.
         """
         with self._lock:
             quiet = now - self._heard_at >= DOUBT_AFTER
-            if self.serving is Route.DIRECT or not quiet or self._doubting or now < self._doubt_at:
+            if not quiet or self._doubting or now < self._doubt_at:
                 return False
             self._doubting = True
             return True

@@ -59,9 +59,17 @@ def test_one_at_a_time_looks_for_a_lost_pooler():
     assert routes.claim_search()
 
 
-def test_nobody_looks_for_a_pooler_that_serves_nor_doubts_one_that_does_not():
+def test_nobody_looks_for_a_pooler_that_serves():
     assert not Routes(pooler=True).claim_search()
-    assert not lost().claim_doubt(100.0)
+
+
+def test_who_waits_for_a_pooler_that_others_have_left_doubts_it_too():
+    # Seen to fail while only one that serves was doubted: it was waited for without end.
+    routes = lost()
+    epoch = routes.epoch
+    assert routes.claim_doubt(100.0)
+    routes.silent("no login within 3 s")
+    assert routes.is_lost(epoch)
 
 
 @pytest.mark.parametrize(("route", "goes_on"), [(Route.POOLER, False), (Route.DIRECT, True)])

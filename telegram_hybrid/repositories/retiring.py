@@ -86,12 +86,13 @@ class Retiring:
         total = 0
         while True:
             with self._transactions.begin() as tx:
-                count = tx.follow(partial(_settle, table=table, batch=batch))
+                count = tx.follow(partial(_settle, schema=self._schema, table=table, batch=batch))
             total += count
             if count < batch:
                 break
         with transaction(self._engine) as connection:
-            connection.execute(sql(f"DROP TABLE IF EXISTS {table}", self._schema))
+            connection.execute(sql(_ALONE, self._schema), {"name": _lock(self._schema)})
+            connection.execute(sql(_DROP.replace("{table}", table), self._schema))
         return total
 
 
@@ -100,11 +101,11 @@ def _remove(connection: Connection, schema: str, part: Part) -> str | None:
     number: int | None = connection.execute(sql(_NUMBER, schema), {"name": part.name}).scalar()
     if number is None:
         return None  # another run was faster
-    table = f'"{schema}".messages_retired_{number}'
+    table = f"messages_retired_{number}"
     connection.execute(sql("SET LOCAL lock_timeout = '500ms'", schema))
     connection.execute(sql(f"LOCK TABLE {part.name} IN SHARE ROW EXCLUSIVE MODE", schema))
     connection.execute(sql(_IDS.replace("{table}", table).replace("{part}", part.name), schema))
-    connection.execute(sql(f"ALTER TABLE {table} ADD PRIMARY KEY (channel_id, message_id)", schema))
+    connection.execute(sql(_KEY.replace("{table}", table), schema))
     found = timescale.storage(connection, schema)
     if found.hypertable:
         statement = _DROP_CHUNK.replace("{timescale}", found.timescale.schema or "")
@@ -115,10 +116,10 @@ def _remove(connection: Connection, schema: str, part: Part) -> str | None:
     return table
 
 
-def _settle(writer: Writer, table: str, batch: int) -> int:
+def _settle(writer: Writer, schema: str, table: str, batch: int) -> int:
     """Forget the revisions of some, and count these messages as changed: the cache follows."""
-    writer.execute(_ALONE, name=_lock(table.partition(".")[0].strip('"')))
-    ((there,),) = writer.execute("SELECT to_regclass(:name) IS NOT NULL", name=table)
+    writer.execute(_ALONE, name=_lock(schema))
+    there = (table,) in writer.execute(_LEFT, schema=schema)
     rows = writer.execute(_SOME.replace("{table}", table), limit=batch) if there else []
     if not rows:
         return 0
@@ -145,8 +146,9 @@ def _lock(schema: str) -> str:
 # One run at a time: it comes before the locks of channels, which writers never hold beside it.
 _ALONE = "SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"
 
+# By a look at the rows: what `to_regclass` says may be older than the lock that one has waited for.
 _LEFT = r"""
-SELECT format('%I.%I', nspname, relname)
+SELECT relname
 FROM pg_class AS class JOIN pg_namespace AS namespace ON namespace.oid = relnamespace
 WHERE nspname = :schema AND relkind = 'r' AND relname ~ '^messages_retired_\d+$'
 ORDER BY 1
@@ -154,7 +156,11 @@ ORDER BY 1
 
 _NUMBER = "SELECT CAST(CAST(to_regclass(:name) AS oid) AS bigint)"
 
-_IDS = "CREATE TABLE {table} AS SELECT DISTINCT channel_id, message_id FROM {part}"
+_DROP = 'DROP TABLE IF EXISTS "{schema}".{table}'
+
+_IDS = 'CREATE TABLE "{schema}".{table} AS SELECT DISTINCT channel_id, message_id FROM {part}'
+
+_KEY = 'ALTER TABLE "{schema}".{table} ADD PRIMARY KEY (channel_id, message_id)'
 
 _DROP_CHUNK = """
 SELECT "{timescale}".drop_chunks(
@@ -163,7 +169,7 @@ SELECT "{timescale}".drop_chunks(
 """
 
 _SOME = """
-SELECT channel_id, message_id FROM {table} ORDER BY channel_id, message_id LIMIT :limit
+SELECT channel_id, message_id FROM "{schema}".{table} ORDER BY channel_id, message_id LIMIT :limit
 """
 
 # The heads come to the new versions, or the cache would refuse what is loaded from now on.
@@ -172,7 +178,7 @@ WITH old AS MATERIALIZED (
     SELECT * FROM unnest(CAST(:channel_ids AS bigint[]), CAST(:message_ids AS bigint[]))
         AS old (channel_id, message_id)
 ), gone AS (
-    DELETE FROM {table} AS retired USING old
+    DELETE FROM "{schema}".{table} AS retired USING old
     WHERE retired.channel_id = old.channel_id AND retired.message_id = old.message_id
     RETURNING old.channel_id, old.message_id, nextval('"{schema}".message_version') AS version
 ), forgotten AS (

@@ -54,6 +54,9 @@ class Holding:
         #: The shards that are above the fair share, as long as something of theirs is under way.
         self.leaving: frozenset[int] = frozenset()
         self._known = False  # whether others may count on this relay
+        #: Whether another server may answer by now, and which run of which one was the last.
+        self.doubted = True
+        self._server: object = None
 
     def renew(self) -> None:
         """Keep what is held and take what is free, if that is due."""
@@ -89,6 +92,21 @@ class Holding:
             self._pipeline.retire(leaving)
             self.shards.lower(self._pipeline.dropped())
             self.shards.expect()
+
+    def recognize(self) -> None:
+        """If the database was doubted, forget what another server said than the one that answers.
+
+        A replica that was promoted may lack the last commits and give their numbers again, to
+        events that nobody has published. They must not be deleted for those of before, nor passed.
+        """
+        if not self.doubted:
+            return
+        with self._line() as connection:
+            server = leases.server(connection, self._schema)
+        if server != self._server:
+            self._pipeline.forget(self.lease.shards)
+            self.shards.begin(dict.fromkeys(self.lease.shards, 0))
+        self._server, self.doubted = server, False
 
     def give_up(self) -> None:
         """Give back shards that are above the fair share, once nothing of theirs is under way."""

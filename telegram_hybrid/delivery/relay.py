@@ -135,6 +135,7 @@ class Relay(Worker):
                     self._count(failures=1)
                     if isinstance(error, BrokerError):
                         self._step_aside()
+                    self._holding.doubted = True
                     delay = RECONNECT.delay(failures, random.random())  # noqa: S311
                     log.warning("relay: %s; trying again in %.1f s", error, delay)
                     stop.wait(delay)
@@ -153,6 +154,8 @@ class Relay(Worker):
         the next step, which goes on from there.
         """
         before = self.counters.published
+        self._holding.doubted = True
+        self._holding.recognize()
         self._holding.renew()
         self._holding.shards.expect()
         self._read()
@@ -208,6 +211,7 @@ class Relay(Worker):
         if self._aside:
             self._connected()
             self._aside = False
+        self._holding.recognize()
         self._holding.renew()
         now = monotonic()
         if self._wake.wait(0.0) or now >= self._poll_at:
@@ -319,6 +323,7 @@ class Relay(Worker):
         if not due and pipeline.confirmed < SETTLE:
             return 0
         self._settle_at = 0.0
+        self._holding.recognize()
         done = pipeline.unsettled()
         decisions = [
             decide(

@@ -99,6 +99,13 @@ def leave(connection: Connection, schema: str, owner: str) -> None:
     connection.execute(sql(_LEAVE, schema), {"owner": owner})
 
 
+def server(connection: Connection, schema: str) -> object:
+    """Return what tells this run of this server from all others."""
+    return connection.execute(sql(_SERVER, schema)).scalar_one()
+
+
+_SERVER = "SELECT pg_postmaster_start_time()"
+
 _REGISTER = """
 INSERT INTO "{schema}".relays (owner, expires_at)
 VALUES (:owner, clock_timestamp() + make_interval(secs => :seconds))

@@ -121,5 +121,8 @@ def _start(question: Callable[[], T]) -> Future[T]:
         except BaseException as error:  # noqa: BLE001  (raised where the answer is taken)
             future.set_exception(error)
 
-    Thread(target=run, name="telegram_hybrid health", daemon=True).start()
+    try:
+        Thread(target=run, name="telegram_hybrid health", daemon=True).start()
+    except RuntimeError:  # there are no more threads
+        run()
     return future

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import time
+from threading import Thread
 
+import attrs
 import pytest
 from eight import Services
 
@@ -67,3 +69,15 @@ def test_the_bound_holds_when_everything_is_mute(services: Services) -> None:
     assert took < 2.0 + SLACK
     assert not any(each.reachable for each in found.services)
     assert found.state is State.DOWN
+
+
+def test_where_no_thread_can_be_started_health_is_told_all_the_same(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Seen to fail: RuntimeError, just when somebody wants to know what is wrong.
+    def refuse(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(Thread, "start", refuse)
+    settings = attrs.evolve(services.settings, redis_url=None)
+    assert check(settings)["postgresql"].state is State.OK

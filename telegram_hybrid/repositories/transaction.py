@@ -238,7 +238,7 @@ class Transactions:
                 try:
                     yield transaction
                 finally:
-                    writers.remove(writer)
+                    writers[:] = [each for each in writers if each is not writer]
                     del self._open[connection]
                 writes, published = writer.writes(), writer.published
                 if writes:

@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import pytest
 from sqlalchemy import event, text
-from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, ResourceClosedError
 
 from telegram_hybrid import Hybrid, Outcome, connect
 from telegram_hybrid.connect.postgres import reads
@@ -140,6 +140,16 @@ def test_a_read_that_leaves_a_transaction_open_does_not_hand_it_on(hybrid: Hybri
         fetch(connection, "BEGIN", "public", {})
     with reads(hybrid.engine) as connection:
         assert connection.connection.dbapi_connection is not driver
+
+
+@pytest.mark.filterwarnings("ignore:transaction already deassociated")
+def test_who_closes_the_connection_of_a_transaction_hears_of_that_alone(hybrid: Hybrid) -> None:
+    # Seen to fail, with "x not in list", where another transaction was begun behind it.
+    with pytest.raises(ResourceClosedError), hybrid.transaction() as tx:
+        tx.messages.save(message := make_message())
+        tx.connection.close()
+        hybrid.messages.save(make_message())
+    assert hybrid.messages.get(*message.key) is None
 
 
 def test_a_save_waits_for_a_partition_no_longer_than_for_any_answer(hybrid: Hybrid) -> None:

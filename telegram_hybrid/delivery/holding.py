@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Set
 from time import monotonic
 
+import attrs
+
 from telegram_hybrid.connect.postgres.line import Line
 from telegram_hybrid.delivery.pipeline import Pipeline
 from telegram_hybrid.delivery.shards import Shards
@@ -54,9 +56,6 @@ class Holding:
         #: The shards that are above the fair share, as long as something of theirs is under way.
         self.leaving: frozenset[int] = frozenset()
         self._known = False  # whether others may count on this relay
-        #: Whether another server may answer by now, and which run of which one was the last.
-        self.doubted = True
-        self._server: object = None
 
     def renew(self) -> None:
         """Keep what is held and take what is free, if that is due."""
@@ -93,34 +92,19 @@ class Holding:
             self.shards.lower(self._pipeline.dropped())
             self.shards.expect()
 
-    def recognize(self) -> None:
-        """If the database was doubted, forget what another server said than the one that answers.
-
-        A replica that was promoted may lack the last commits and give their numbers again, to
-        events that nobody has published. They must not be deleted for those of before, nor passed.
-        """
-        if not self.doubted:
-            return
-        with self._line() as connection:
-            server = leases.server(connection, self._schema)
-        if server != self._server:
-            self._pipeline.forget(self.lease.shards)
-            self.shards.begin(dict.fromkeys(self.lease.shards, 0))
-        self._server, self.doubted = server, False
-
     def give_up(self) -> None:
         """Give back shards that are above the fair share, once nothing of theirs is under way."""
         done = [shard for shard in self.leaving if not self._pipeline.open_in(shard)]
         if not done:
             return
         epochs = self.lease.epochs
-        given = Lease(self.lease.owner, {shard: epochs[shard] for shard in done})
+        given = attrs.evolve(self.lease, epochs={shard: epochs[shard] for shard in done})
         with self._line() as connection:
             leases.release(connection, self._schema, given)
         self.leaving -= given.epochs.keys()
         self._pipeline.retire(self.leaving)
         kept = {shard: epoch for shard, epoch in epochs.items() if shard not in given.epochs}
-        self.lease = Lease(self.lease.owner, kept)
+        self.lease = attrs.evolve(self.lease, epochs=kept)
         self.shards.end(done)
 
     def close(self) -> None:

@@ -135,7 +135,6 @@ class Relay(Worker):
                     self._count(failures=1)
                     if isinstance(error, BrokerError):
                         self._step_aside()
-                    self._holding.doubted = True
                     delay = RECONNECT.delay(failures, random.random())  # noqa: S311
                     log.warning("relay: %s; trying again in %.1f s", error, delay)
                     stop.wait(delay)
@@ -154,8 +153,6 @@ class Relay(Worker):
         the next step, which goes on from there.
         """
         before = self.counters.published
-        self._holding.doubted = True
-        self._holding.recognize()
         self._holding.renew()
         self._holding.shards.expect()
         self._read()
@@ -211,7 +208,6 @@ class Relay(Worker):
         if self._aside:
             self._connected()
             self._aside = False
-        self._holding.recognize()
         self._holding.renew()
         now = monotonic()
         if self._wake.wait(0.0) or now >= self._poll_at:
@@ -323,7 +319,6 @@ class Relay(Worker):
         if not due and pipeline.confirmed < SETTLE:
             return 0
         self._settle_at = 0.0
-        self._holding.recognize()
         done = pipeline.unsettled()
         decisions = [
             decide(
@@ -345,6 +340,8 @@ class Relay(Worker):
             published, number = claims.delete(connection, schema, lease, list(done.confirmed))
         if number:
             self._holding.shards.deleted(number)
+        elif done.confirmed:  # it is another server: ask it for a lease
+            self._holding.renew_at = 0.0
         postponed = dead = 0
         if decisions:
             late = [each for each in decisions if isinstance(each, Postponement)]

@@ -2,7 +2,8 @@
 
 Reading takes no lock: the lease keeps others away. Every settlement is fenced by the lease's
 epochs, so a relay that lost a shard meanwhile changes nothing there; the new holder then sees the
-row again and repeats the event, which is allowed, where losing it is not (P3).
+row again and repeats the event, which is allowed, where losing it is not (P3). And by the lease's
+server: on another one, promoted without the last commits, the rows may be other events.
 """
 
 from __future__ import annotations
@@ -119,8 +120,9 @@ def delete(
     if not ids:
         return 0, 0
     values = _fence(lease) | {"ids": array(ids)}
-    ((count, number),) = fetch(connection, _DELETE, schema, values)
-    return count, int(number)
+    for count, number in fetch(connection, _DELETE, schema, values):
+        return count, int(number)
+    return 0, 0
 
 
 def postpone(
@@ -169,6 +171,7 @@ def _fence(lease: Lease) -> dict[str, Any]:
         "owner": lease.owner,
         "shards": array(lease.epochs.keys()),
         "epochs": array(lease.epochs.values()),
+        "server": lease.server,
     }
 
 
@@ -185,6 +188,7 @@ SELECT * FROM "{schema}".delete_events(
     CAST(:owner AS text), CAST(:shards AS smallint[]), CAST(:epochs AS bigint[]),
     CAST(:ids AS bigint[])
 )
+WHERE coalesce(pg_postmaster_start_time() = CAST(:server AS timestamptz), true)
 """
 
 # FOR SHARE: a relay that takes the shard over waits for this transaction, and one that has taken
@@ -196,6 +200,7 @@ WITH ours AS MATERIALIZED (
     JOIN unnest(CAST(:shards AS smallint[]), CAST(:epochs AS bigint[])) AS held (shard, epoch)
       ON held.shard = lease.shard AND held.epoch = lease.epoch
     WHERE lease.owner = :owner
+      AND coalesce(pg_postmaster_start_time() = CAST(:server AS timestamptz), true)
     FOR SHARE OF lease
 )
 """

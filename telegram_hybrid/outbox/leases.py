@@ -8,6 +8,7 @@ a shard changes hands, and whatever a relay removes is removed only while its ep
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from types import MappingProxyType
 
 import attrs
@@ -19,10 +20,14 @@ from telegram_hybrid.schema.postgres.tables import SHARDS
 
 @attrs.frozen(slots=True)
 class Lease:
-    """The shards that `owner` held when it last asked, each with its epoch."""
+    """The shards that `owner` held when it last asked, each with its epoch.
+
+    `server` is when that started which was asked: it tells its run from those of all others.
+    """
 
     owner: str
     epochs: Mapping[int, int] = attrs.field(factory=dict)
+    server: datetime | None = None
 
     @property
     def shards(self) -> list[int]:
@@ -62,11 +67,14 @@ def acquire(
 
     A shard keeps its epoch only if `held` names that epoch. So a relay that was restarted under
     its old name begins with `Lease(name)`, gets its shards back at once, and fences off whatever
-    its predecessor might still have under way.
+    its predecessor might still have under way. So does one whose lease is of another server: one
+    that was promoted may lack the last commits, and give their numbers again, to other events.
     """
     values = {"owner": held.owner, "seconds": seconds}
     connection.execute(sql(_REGISTER, schema), values)
-    living, next_end = connection.execute(sql(_LIVING, schema), {"owner": held.owner}).one()
+    living, next_end, server = connection.execute(sql(_LIVING, schema), {"owner": held.owner}).one()
+    if held.server != server:
+        held = Lease(held.owner)
     share = -(-SHARDS // max(1, living))
     rows = connection.execute(
         sql(_ACQUIRE, schema),
@@ -78,7 +86,7 @@ def acquire(
             "floors": [floors.get(shard) for shard in held.epochs],
         },
     ).all()
-    lease = Lease(held.owner, {row.shard: row.epoch for row in rows})
+    lease = Lease(held.owner, {row.shard: row.epoch for row in rows}, server)
     return Grant(lease, share, {row.shard: row.floor for row in rows}, next_end)
 
 
@@ -98,13 +106,6 @@ def leave(connection: Connection, schema: str, owner: str) -> None:
     """Count no more among the living, so that the others take all."""
     connection.execute(sql(_LEAVE, schema), {"owner": owner})
 
-
-def server(connection: Connection, schema: str) -> object:
-    """Return what tells this run of this server from all others."""
-    return connection.execute(sql(_SERVER, schema)).scalar_one()
-
-
-_SERVER = "SELECT pg_postmaster_start_time()"
 
 _REGISTER = """
 INSERT INTO "{schema}".relays (owner, expires_at)
@@ -126,7 +127,8 @@ _LIVING = """
 SELECT count(*) AS living,
        (SELECT CAST(extract(epoch FROM min(expires_at) - clock_timestamp()) AS double precision)
         FROM "{schema}".relay_shards
-        WHERE owner <> :owner AND expires_at > clock_timestamp()) AS next_end
+        WHERE owner <> :owner AND expires_at > clock_timestamp()) AS next_end,
+       pg_postmaster_start_time() AS server
 FROM "{schema}".relays WHERE expires_at > clock_timestamp()
 """
 

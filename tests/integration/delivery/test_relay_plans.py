@@ -65,7 +65,7 @@ def deleting(connection: Connection, at: Stand, ids: range) -> int:
     """How many blocks it takes to delete these, a tenth at a time, at most."""
     at.execute("UPDATE {s}.relay_shards SET owner = 'me', epoch = 1, expires_at = 'infinity'")
     statement = sql("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON)" + claims._DELETE, at.schema)
-    lease = {"owner": "me", "shards": list(range(SHARDS)), "epochs": [1] * SHARDS}
+    lease = {"owner": "me", "shards": list(range(SHARDS)), "epochs": [1] * SHARDS, "server": None}
     blocks = 0
     for tenth in range(10):  # a session's first ones have plans of their own
         (plan,) = connection.execute(statement, lease | {"ids": list(ids[tenth::10])}).scalar_one()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from threading import Event
 from typing import Any
 
+import attrs
 import pytest
 from sqlalchemy.event import listens_for
 from stand import Stand, bound, drained, until
@@ -244,17 +246,26 @@ def test_events_whose_numbers_began_anew_are_found_by_the_look_at_everything(at:
     relay.close()
 
 
-def promoted(at: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the database answer as a replica does that was promoted, and lacks all these commits."""
+def promoted(at: Stand, relay: Relay) -> None:
+    """Have the database be as a replica that was promoted, and lacks all these commits."""
     at.execute("DELETE FROM {s}.outbox")
     at.execute("ALTER TABLE {s}.outbox ALTER COLUMN id RESTART WITH 1")
-    monkeypatch.setattr(leases, "server", lambda *_: "another")
+    before = datetime(2026, 1, 1, tzinfo=UTC)
+    relay._holding.lease = attrs.evolve(relay._holding.lease, server=before)
+
+
+def works(at: Stand, relay: Relay) -> None:
+    relay.start()
+    try:
+        until(lambda: at.outbox() == [])
+    finally:
+        relay.stop()
 
 
 def test_a_promoted_replicas_events_are_not_deleted_for_those_whose_numbers_they_have(
     at: Stand, monkeypatch: pytest.MonkeyPatch
 ):
-    # Broken on purpose: without `recognize`, the relay deleted them, and published none.
+    # Broken on purpose: without `server` in the fence of `delete`, none was published.
     bound(at)
     relay = at.relay()
     at.feed(5)
@@ -267,27 +278,41 @@ def test_a_promoted_replicas_events_are_not_deleted_for_those_whose_numbers_they
         with pytest.raises(DatabaseUnavailable):
             relay.step()
     assert len(at.taken()) == 5
-    promoted(at, monkeypatch)
+    promoted(at, relay)
     at.feed(5)
-    drained(relay)
+    works(at, relay)
     assert [event.sequence for event in at.taken()] == [1, 2, 3, 4, 5]
-    assert at.outbox() == []
-    relay.close()
 
 
-def test_a_promoted_replicas_events_are_not_passed(at: Stand, monkeypatch: pytest.MonkeyPatch):
-    # Broken on purpose: with the floors of before, they waited for the look at everything.
+def test_a_promoted_replicas_events_are_not_passed(at: Stand):
+    # Broken on purpose: without the look at `server` in `acquire`, they waited for a minute.
     bound(at)
     relay = at.relay()
     for _ in range(4):
         at.feed(5)
-        drained(relay)
-    assert relay._holding.shards.floors({})[-1001 % SHARDS] >= 5
-    promoted(at, monkeypatch)
+        renewed(relay)
+    assert floors(at)[-1001 % SHARDS] >= 5
+    at.execute("UPDATE {s}.relay_shards SET floor = 0")  # as it was when the replica heard of it
+    promoted(at, relay)
     at.feed(3)
-    drained(relay)
-    assert at.outbox() == []
+    works(at, relay)
     relay.close()
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+def test_a_promoted_replicas_events_are_not_taken_for_refused_ones(redis_at: Stand, freeze: bool):
+    # Broken on purpose: without `server` in _FENCE.
+    redis_at.feed(1)
+    with transaction(redis_at.engine) as connection:
+        held = leases.acquire(connection, redis_at.schema, leases.Lease("a"), seconds=60).lease
+        asks = [claims.Ask(shard, 0, 10) for shard in held.shards]
+        (row,) = claims.pending(connection, redis_at.schema, asks).rows
+        other = attrs.evolve(held, server=datetime(2026, 1, 1, tzinfo=UTC))
+        burial = claims.Burial(row, "no route", freeze=freeze)
+        assert claims.bury(connection, redis_at.schema, other, [burial]) == 0
+        late = claims.Postponement(row, "no route", 1.0)
+        assert claims.postpone(connection, redis_at.schema, other, [late]) == 0
+        assert claims.bury(connection, redis_at.schema, held, [burial]) == 1
 
 
 def test_two_relays_share_no_shard_and_together_publish_everything_once(at: Stand):

@@ -256,7 +256,7 @@ class Protocol:
                 undecodable=data is not None and found is None,
                 missing=data is None,
             )
-            grants: list[Grant] | None = yield Lease([entry], early=hit)
+            grants = yield from self._lease(channel_id, [entry], early=hit)
             grant = grants[0] if grants else Grant(False)
             if grant.granted:
                 value = yield from self._load(channel_id, {number: key}, token, ids, kind)
@@ -289,10 +289,9 @@ class Protocol:
                 missed[number] = data is not None
         hits = len(answers)
         if missed:
-            token = self.new_token()
-            grants: list[Grant] | None = yield Lease(
-                [LeaseEntry(names[i], token, self.lives.lease, bad) for i, bad in missed.items()]
-            )
+            token, lasts = self.new_token(), self.lives.lease
+            entries = [LeaseEntry(names[i], token, lasts, bad) for i, bad in missed.items()]
+            grants = yield from self._lease(channel_id, entries)
             granted = zip(missed, grants or (), strict=False)
             ours = {number: names[number] for number, grant in granted if grant.granted}
             value = yield from self._load(channel_id, ours, token, list(missed), kind)
@@ -311,22 +310,35 @@ class Protocol:
         began = self.now()
         try:
             loaded: Loaded = yield Load(ids, bool(ours))
+            cost = max(0.0, self.now() - began)
+            entries = []
+            for number, key in ours.items():
+                seconds = kind.seconds(self.lives, loaded.value, number) * (1 - self.chance() / 10)
+                life = Life(self.now() + seconds, cost)
+                value = kind.encode(loaded.value, number, life) if loaded.quiet else None
+                entries.append(FillEntry(key, token, loaded.as_of, value or b"", seconds))
+            if entries:
+                yield Fill(channel_id, entries)
         except GeneratorExit:
             raise
         except BaseException:  # Ctrl-C, too, must not leave a lease that others wait for
             if ours:
                 yield Fill(channel_id, [FillEntry(key, token) for key in ours.values()])
             raise
-        cost = max(0.0, self.now() - began)
-        entries = []
-        for number, key in ours.items():
-            seconds = kind.seconds(self.lives, loaded.value, number) * (1 - self.chance() / 10)
-            life = Life(self.now() + seconds, cost)
-            value = kind.encode(loaded.value, number, life) if loaded.quiet else None
-            entries.append(FillEntry(key, token, loaded.as_of, value or b"", seconds))
-        if entries:
-            yield Fill(channel_id, entries)
         return loaded.value
+
+    def _lease(
+        self, channel_id: int, entries: Sequence[LeaseEntry], *, early: bool = False
+    ) -> Generator[Request, Any, list[Grant] | None]:
+        """Ask for leases, and leave none of which we did not hear."""
+        try:
+            grants: list[Grant] | None = yield Lease(entries, early=early)
+        except GeneratorExit:
+            raise
+        except BaseException:
+            yield Fill(channel_id, [FillEntry(each.key, each.token) for each in entries])
+            raise
+        return grants
 
     def _is_early(self, life: Life) -> bool:
         """Whether this reader should load a value again although it has not expired.

@@ -13,7 +13,7 @@ from cachelab.rows import CHANNEL, KEYS, change, message
 from servers.valkey import Valkey
 
 from telegram_hybrid.cache import Lifetimes, Load, Loaded, MessageCache, Window
-from telegram_hybrid.cache.requests import Await
+from telegram_hybrid.cache.requests import Await, Fill, Lease
 from telegram_hybrid.cache.writes import group
 from telegram_hybrid.connect.redis import open_redis
 from telegram_hybrid.model import Message
@@ -234,6 +234,34 @@ def test_ctrl_c_during_a_load_gives_the_lease_back(open_cache, client, rows):
     with pytest.raises(KeyboardInterrupt):
         open_cache().get(CHANNEL, 7, rows.load)
     assert client.exists(KEYS.lease(KEY)) == 0
+
+
+@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize("kind", [Lease, Fill])
+def test_ctrl_c_around_a_load_gives_the_lease_back(
+    open_cache, client, rows, monkeypatch, kind, many
+):
+    # Seen to fail when only the load itself was seen to: the next read took 10 s.
+    cache = open_cache()
+    store, interrupted = cache._store, []
+    reply = store._reply
+
+    def interrupt(request):
+        if interrupted or not isinstance(request, kind):
+            return reply(request)
+        interrupted.append(request)
+        if kind is Lease:
+            reply(request)
+            assert client.exists(KEYS.lease(KEY)) == 1
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store, "_reply", interrupt)
+    rows.free.set()
+    with pytest.raises(KeyboardInterrupt):
+        cache.get_many(CHANNEL, [7], rows.load) if many else cache.get(CHANNEL, 7, rows.load)
+    assert interrupted
+    assert client.exists(KEYS.lease(KEY)) == 0
+    assert cache.get(CHANNEL, 7, rows.load) == rows.row
 
 
 def test_of_readers_of_other_processes_one_takes_over_from_a_loader_that_died(

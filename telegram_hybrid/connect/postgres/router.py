@@ -175,6 +175,8 @@ class Router:
         _, options = self._dialect.create_connect_args(way.url)
         wanted = {**options, **way.options, "connect_timeout": seconds}
         connection: WatchedConnection = WatchedConnection.connect(**wanted)
+        # It goes with each BEGIN; a default of the database's would make waits for locks useless.
+        connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         return connection
 
     # The pool: a connection leaves it only if its way still serves.

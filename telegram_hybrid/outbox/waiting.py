@@ -86,8 +86,11 @@ ORDER BY id
 LIMIT :limit
 """  # noqa: S608
 
-_RETRY = """
-UPDATE "{schema}".outbox SET not_before = NULL, attempts = 0
+# Not what has frozen its channel since the letters were replayed: its own is open.
+_RETRY = f"""
+UPDATE "{{schema}}".outbox AS event SET not_before = NULL, attempts = 0
 WHERE not_before IS NOT NULL
   AND (CAST(:channel_id AS bigint) IS NULL OR channel_id = :channel_id)
-"""
+  AND NOT EXISTS (SELECT FROM "{{schema}}".dead_letters AS letter
+                  WHERE letter.settled_at IS NULL AND {dead_letters.FREEZES})
+"""  # noqa: S608

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import Connection
 from stand import ALL, Stand, drained
 
 from telegram_hybrid.connect.postgres import transaction
 from telegram_hybrid.delivery.letterbox import DeadLetters
 from telegram_hybrid.delivery.relay import Relay
-from telegram_hybrid.outbox import waiting
+from telegram_hybrid.outbox import dead_letters, waiting
 from telegram_hybrid.outbox.dead_letters import Outcome
 
 pytestmark = pytest.mark.integration
@@ -73,6 +74,27 @@ def test_a_replay_sends_the_event_in_its_old_place_and_the_channel_after_it(at: 
     assert letters(at).replay(letter.id) is False
     assert arrived(at, relay, FROZEN) == []
     relay.close()
+
+
+def test_what_freezes_its_channel_amid_a_retry_waits_with_its_letter(
+    redis_at: Stand, monkeypatch: pytest.MonkeyPatch
+):
+    # Broken on purpose: without the look for its letter it went out, and the letter stayed open,
+    # by which it could have been put back once more.
+    at, replayed = redis_at, dead_letters.replayed_frozen
+    at.feed(1, [FROZEN])
+
+    def meanwhile(connection: Connection, schema: str, channel_id: int | None) -> None:
+        replayed(connection, schema, channel_id)
+        relay = at.relay(max_attempts=1, on_dead="freeze")
+        relay.step()
+        relay.close()
+
+    monkeypatch.setattr(dead_letters, "replayed_frozen", meanwhile)
+    with transaction(at.engine) as connection:
+        assert waiting.retry(connection, at.schema) == 0
+    assert len(letters(at).list()) == 1
+    assert at.value("SELECT not_before = 'infinity' FROM {s}.outbox")
 
 
 def test_a_discard_lets_the_channel_go_on_without_the_event(at: Stand):

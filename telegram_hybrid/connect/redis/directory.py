@@ -162,7 +162,7 @@ class Directory:
         """Stop watching and close all connections; the next use starts again."""
         self._round.stop()
         watcher = self._watcher
-        if watcher is not None and watcher is not current_thread():
+        if watcher is not None and watcher is not current_thread() and watcher.is_alive():
             watcher.join(1.0)
         with self._turn:
             self._state = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, TextClause
 
 from telegram_hybrid.connect.postgres import transaction
 from telegram_hybrid.errors import DatabaseUnavailable, WriteConflict
@@ -25,7 +25,8 @@ def compress(engine: Engine, schema: str, before: datetime, progress: Progress) 
     """Compress the chunks in which everything was sent before then; return how many.
 
     Zero where messages are in no hypertable, or TimescaleDB's licence has no columnstore. A chunk
-    that is held for long is left to the next run. `engine` reaches PostgreSQL itself.
+    that is held for long is left to the next run, and so are all of them where the table is, in
+    the first run. `engine` reaches PostgreSQL itself.
     """
     with transaction(engine) as connection:
         found = timescale.storage(connection, schema)
@@ -34,23 +35,25 @@ def compress(engine: Engine, schema: str, before: datetime, progress: Progress) 
         values = {"schema": schema, "before": before}
         rows = connection.execute(sql(_RIPE, schema), values)
         ripe = list(rows.scalars())
-        if ripe and not connection.execute(sql(_ENABLED, schema), values).scalar_one():
-            connection.execute(sql(_UNCOUNTED, schema))
-            connection.execute(sql(_ENABLE, schema))
+        enabled = connection.execute(sql(_ENABLED, schema), values).scalar_one()
+    if ripe and not enabled and not _done(engine, sql(_UNCOUNTED, schema), sql(_ENABLE, schema)):
+        return 0
     done = 0
     progress(0, len(ripe))
+    compress_chunk = sql(_COMPRESS.replace("{timescale}", found.timescale.schema or ""), "")
     for number, chunk in enumerate(ripe, start=1):
-        done += _compressed(engine, found.timescale.schema or "", chunk)
+        done += _done(engine, compress_chunk.bindparams(chunk=chunk))
         progress(number, len(ripe))
     return done
 
 
-def _compressed(engine: Engine, timescale_schema: str, chunk: str) -> bool:
-    statement = _COMPRESS.replace("{timescale}", timescale_schema)
+def _done(engine: Engine, *statements: TextClause) -> bool:
+    """Whether they got their locks; all reads and writes queue behind one that waits."""
     try:
         with transaction(engine) as connection:
             connection.execute(sql("SET LOCAL lock_timeout = '2s'", ""))
-            connection.execute(sql(statement, ""), {"chunk": chunk})
+            for each in statements:
+                connection.execute(each)
     except (DatabaseUnavailable, WriteConflict):
         return False
     return True

@@ -25,20 +25,19 @@ def ask(client: Redis, commands: Sequence[Command]) -> list[Any]:
     Nothing is repeated. Raises redis-py's ConnectionError and TimeoutError, or OSError: then nobody
     knows which of the commands were performed.
     """
+    if len(commands) > MOST:
+        parts = (commands[at : at + MOST] for at in range(0, len(commands), MOST))
+        return [reply for part in parts for reply in ask(client, part)]
     pool = client.connection_pool
     connection: Any = pool.get_connection()
-    replies = []
     try:
-        for at in range(0, len(commands), MOST):
-            some = commands[at : at + MOST]
-            connection.send_packed_command([b"".join(connection.pack_commands(some))])
-            replies += [_reply(connection) for _ in some]
+        connection.send_packed_command([b"".join(connection.pack_commands(commands))])
+        return [_reply(connection) for _ in commands]
     except BaseException:
         connection.disconnect()  # replies may be under way that are nobody's
         raise
     finally:
         pool.release(connection)
-    return replies
 
 
 def _reply(connection: Any) -> Any:

@@ -16,7 +16,7 @@ from redis.exceptions import ResponseError
 Command = tuple[str | bytes | int, ...]
 #: Commands of one round trip, and keys of one command: a script for each of 10,000 messages takes
 #: a server that is well longer than a timeout.
-MOST = 500
+MOST = 1_000
 
 
 def ask(client: Redis, commands: Sequence[Command]) -> list[Any]:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import gc
-import linecache
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from types import FrameType
-from typing import Any
+from contextlib import suppress
 
 import pytest
 import redis
+from interruption import Interruption
 from servers.valkey import Valkey
 
 from telegram_hybrid.connect.redis import NotConnected, ask, asking, open_redis, pool, restarts
@@ -175,51 +172,9 @@ def test_threads_share_few_connections_without_losing_any(valkey_url: str) -> No
         assert (len(at._available_connections), len(at._in_use_connections)) == (3, 0)
 
 
-class Interruption(BaseException):
-    """What a signal's handler raises."""
-
-
-class Interrupting:
-    """Interrupts at the line `at` of what makes a connection; `lines` are counted."""
-
-    def __init__(self, at: int) -> None:
-        self.lines, self._at = 0, at
-
-    def during(self, act: Callable[[], object]) -> None:
-        sys.settrace(self._call)
-        try:
-            act()
-        except Interruption:
-            pass
-        finally:
-            sys.settrace(None)
-
-    def _call(self, frame: FrameType, _event: str, _: object) -> Any:
-        return self._line if frame.f_code.co_filename in CONNECTING else None
-
-    def _line(self, frame: FrameType, event: str, _: object) -> Any:
-        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
-        # At the end of a block, a tracer alone can come between it and its lock.
-        if event == "line" and not line.lstrip().startswith("with "):
-            self.lines += 1
-            if self.lines == self._at:
-                raise Interruption(f"{frame.f_code.co_filename}:{frame.f_lineno}")
-        return self._line
-
-
 CONNECTING = {module.__file__ for module in (redis.connection, pool, asking, restarts)}
 
 
-@pytest.fixture
-def no_garbage() -> Iterator[None]:
-    """Nothing of other tests is collected meanwhile: its end would be interrupted instead."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-
-
-@pytest.mark.usefixtures("no_garbage")
 def test_a_connection_that_was_interrupted_while_it_was_made_is_used_by_nobody(
     valkey_url: str,
 ) -> None:
@@ -229,11 +184,12 @@ def test_a_connection_that_was_interrupted_while_it_was_made_is_used_by_nobody(
 
     def attempt(at: int) -> int:
         with open_redis(f"{valkey_url}?db=3&socket_timeout=5", deadline=None) as client:
-            interrupting = Interrupting(at)
-            interrupting.during(lambda: ask(client, [("GET", "name")]))
+            interruption = Interruption(CONNECTING, at, at_with=False)
+            with suppress(Interruption), interruption:
+                ask(client, [("GET", "name")])
             found = ask(client, [("GET", "name"), ("CLIENT", "GETNAME")])
-            assert found == [b"three", b"telegram_hybrid"], f"line {at} of {interrupting.lines}"
-            return interrupting.lines
+            assert found == [b"three", b"telegram_hybrid"], f"line {at} of {interruption.lines}"
+            return interruption.lines
 
     lines = attempt(0)
     assert lines > 100

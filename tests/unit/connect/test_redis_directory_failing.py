@@ -5,14 +5,10 @@ A handler's exception (Ctrl-C, a time limit) may come at any line of the thread 
 
 from __future__ import annotations
 
-import gc
-import linecache
-import sys
-from collections.abc import Callable
-from types import FrameType
-from typing import Any
+from contextlib import suppress
 
 import pytest
+from interruption import Interruption
 
 from telegram_hybrid.connect.redis import directory as directories
 from telegram_hybrid.connect.redis import restarts as restarting
@@ -23,40 +19,6 @@ from telegram_hybrid.connect.redis.url import parse
 
 A, B = Address("10.0.0.1", 1), Address("10.0.0.1", 2)
 SENTINEL = Address("10.0.0.9", 1)
-
-
-class Interruption(BaseException):
-    """What a signal's handler raises."""
-
-
-class Interrupting:
-    """Interrupts at the line `at` of a module; `lines` are counted."""
-
-    def __init__(self, module: Any, at: int) -> None:
-        self.lines, self._at, self._file = 0, at, module.__file__
-
-    def during(self, act: Callable[[], object]) -> None:
-        gc.disable()  # the end of what other tests left would be interrupted instead
-        sys.settrace(self._call)
-        try:
-            act()
-        except Interruption:
-            pass
-        finally:
-            sys.settrace(None)
-            gc.enable()
-
-    def _call(self, frame: FrameType, _event: str, _: object) -> Any:
-        return self._line if frame.f_code.co_filename == self._file else None
-
-    def _line(self, frame: FrameType, event: str, _: object) -> Any:
-        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
-        # At the end of a block, a tracer alone can come between it and its lock.
-        if event == "line" and not line.lstrip().startswith("with "):
-            self.lines += 1
-            if self.lines == self._at:
-                raise Interruption
-        return self._line
 
 
 class Servers:
@@ -98,12 +60,13 @@ def test_a_change_of_the_master_is_told_whoever_is_interrupted(
         assert directory.master() == (A, 1)
         servers.master, servers.epoch = B, 1
         directory.doubt(A)
-        interrupting = Interrupting(directories, at)
-        interrupting.during(directory.master)
+        interruption = Interruption({directories.__file__}, at, at_with=False)
+        with suppress(Interruption), interruption:
+            directory.master()
         known = directory.master()[0]
-        assert heard[-1][1] == known == B, f"line {at} of {interrupting.lines}"
+        assert heard[-1][1] == known == B, f"line {at} of {interruption.lines}"
         assert heard[-1][0] > 1, "as of another than the first"
-        return interrupting.lines
+        return interruption.lines
 
     lines = attempt(0)
     assert lines > 20
@@ -118,11 +81,12 @@ def test_a_restart_is_told_whoever_is_interrupted() -> None:
         restarts.observe(lambda: heard.append("restarted"))
         restarts.met("here", b"1")
         assert heard == []
-        interrupting = Interrupting(restarting, at)
-        interrupting.during(lambda: restarts.met("here", b"2"))
+        interruption = Interruption({restarting.__file__}, at, at_with=False)
+        with suppress(Interruption), interruption:
+            restarts.met("here", b"2")
         restarts.met("here", b"2")
-        assert heard, f"line {at} of {interrupting.lines}"
-        return interrupting.lines
+        assert heard, f"line {at} of {interruption.lines}"
+        return interruption.lines
 
     for at in range(1, attempt(0) + 1):
         attempt(at)
